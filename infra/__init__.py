@@ -1,0 +1,1 @@
+"""What starts things: set-up, launcher, command line, configurations of the parts that are not ours."""
