@@ -1,0 +1,58 @@
+"""Decisions: what a rule concluded about a subject, and why."""
+
+import hashlib
+
+import msgspec
+from msgspec import Struct
+
+from contracts.errors import OperatorMustActError
+
+
+class EventId(Struct, frozen=True, array_like=True):
+    """Identity of one event within its contract's stream."""
+
+    contract: str
+    origin: str
+    epoch: int
+    seq: int
+
+
+class Decision(Struct, frozen=True):
+    """One decision; a repeat of the same match has the same `id`, so every sink can upsert by it.
+
+    `event_time_us` is when the completing event happened, `sealed_at_ms` when its batch was sealed by the origin,
+    `decided_at_ms` when the job emitted the decision.
+    """
+
+    id: str
+    tenant: str
+    rule_id: str
+    rule_version: int
+    subject_kind: str
+    subject: str
+    intent: str
+    action: str
+    event_time_us: int
+    sealed_at_ms: int
+    decided_at_ms: int
+    events: tuple[EventId, ...]
+    because: str
+
+
+def decision_id(tenant: str, rule_id: str, rule_version: int, subject: str, match: tuple[EventId, ...]) -> str:
+    """Return 32 hex digits of SHA-256 over everything that makes the decision this one."""
+    canonical = msgspec.json.encode([tenant, rule_id, rule_version, subject, match])
+    return hashlib.sha256(canonical).hexdigest()[:32]
+
+
+def encode(decision: Decision) -> bytes:
+    """Return the JSON form."""
+    return msgspec.json.encode(decision)
+
+
+def decode(data: bytes) -> Decision:
+    """Parse the JSON form. Raises OperatorMustActError."""
+    try:
+        return msgspec.json.decode(data, type=Decision)
+    except msgspec.DecodeError as error:
+        raise OperatorMustActError(f"decision: expected its JSON form, found {data[:80]!r}: {error}") from error

@@ -1,0 +1,78 @@
+"""Roots of every error in Fieldlake. Catch a branch: it answers "what may I do now?".
+
+FieldlakeError
+├── RetrySafeError             nothing happened: repeat
+├── OutcomeUnknownError        it may have happened: ask by identity, never clean up
+└── OperatorMustActError       repeating cannot help: the text says what to do
+    ├── ContractError              a contract document is not one we can follow
+    ├── BatchError                 bytes that claim to be a micro-batch are not one
+    │   ├── BatchTruncatedError
+    │   ├── BatchChecksumError
+    │   └── BatchFormatError
+    ├── UnknownContractError       no published contract has this fingerprint
+    ├── RuleError                  a rule document is not one we can follow
+    └── WatermarkError             a watermark document is not one we can follow
+"""
+
+from typing import Final
+
+
+class FieldlakeError(Exception):
+    """Root of all errors raised by Fieldlake's own code."""
+
+
+class RetrySafeError(FieldlakeError):
+    """Nothing happened; the same call may be repeated."""
+
+
+class OutcomeUnknownError(FieldlakeError):
+    """The effect may or may not have happened; ask by identity before repeating."""
+
+
+class OperatorMustActError(FieldlakeError):
+    """Repeating cannot help; the message says what a person should do."""
+
+
+class ContractError(OperatorMustActError):
+    """A data contract document breaks one of our rules for contracts."""
+
+
+class BatchError(OperatorMustActError):
+    """Bytes that claim to be a micro-batch are not one.
+
+    `reason` is a short stable code, used in dead letters and metrics.
+    """
+
+    reason: str = "bad_batch"
+
+
+class BatchTruncatedError(BatchError):
+    """The batch ends before its header or its payload does."""
+
+    reason = "truncated_batch"
+
+
+class BatchChecksumError(BatchError):
+    """Header and payload do not give the checksum that the header carries."""
+
+    reason = "wrong_checksum"
+
+
+class BatchFormatError(BatchError):
+    """Magic, version, codec or a count in the header is outside what the format allows."""
+
+    reason = "bad_format"
+
+
+class UnknownContractError(OperatorMustActError):
+    """No published contract has the fingerprint that a batch names."""
+
+    reason: Final = "unknown_contract"
+
+
+class RuleError(OperatorMustActError):
+    """A rule document cannot be followed."""
+
+
+class WatermarkError(OperatorMustActError):
+    """A watermark document cannot be followed."""

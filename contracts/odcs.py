@@ -1,0 +1,170 @@
+"""Read a data contract from an Open Data Contract Standard document (v3).
+
+Source: Bitol, Open Data Contract Standard v3.1.0. What the standard has no word for stands in `customProperties`:
+`catalog`, `namespace`, `subjectKind`, `subjectField`, `eventTimeField`, `sortFields` on the contract, `fieldId` and
+`difference` on a property. The input is the parsed YAML; reading the file is the caller's.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from contracts.contract import Checks, Contract, Field, FieldType, check
+from contracts.errors import ContractError
+
+API_VERSIONS: Final = ("v3.0.2", "v3.1.0")
+
+
+class _Custom(Struct, frozen=True):
+    property: str
+    value: Any
+
+
+class _Options(Struct, frozen=True, rename="camel"):
+    minimum: float | None = None
+    maximum: float | None = None
+    max_length: int | None = None
+
+
+class _Quality(Struct, frozen=True, rename="camel"):
+    metric: str
+    must_be: float | None = None
+    arguments: dict[str, Any] = {}
+    description: str = ""
+
+
+class _Property(Struct, frozen=True, rename="camel"):
+    name: str
+    logical_type: str
+    physical_type: str
+    description: str = ""
+    required: bool = False
+    classification: str = "internal"
+    logical_type_options: _Options = _Options()
+    quality: tuple[_Quality, ...] = ()
+    custom_properties: tuple[_Custom, ...] = ()
+
+
+class _Table(Struct, frozen=True, rename="camel"):
+    name: str
+    properties: tuple[_Property, ...]
+    description: str = ""
+
+
+class _Description(Struct, frozen=True):
+    purpose: str
+    usage: str = ""
+    limitations: str = ""
+
+
+class _Sla(Struct, frozen=True):
+    property: str
+    value: int
+    unit: str = ""
+
+
+class _Member(Struct, frozen=True):
+    username: str
+    role: str = ""
+
+
+class _Team(Struct, frozen=True):
+    name: str
+    members: tuple[_Member, ...] = ()
+
+
+class _Document(Struct, frozen=True, rename="camel"):
+    api_version: str
+    kind: str
+    id: str
+    name: str
+    version: str
+    status: str
+    description: _Description
+    schema: tuple[_Table, ...]
+    team: _Team
+    sla_properties: tuple[_Sla, ...]
+    custom_properties: tuple[_Custom, ...]
+
+
+def contract_of(document: object) -> Contract:
+    """Return the contract that a parsed ODCS document states. Raises ContractError."""
+    try:
+        doc = msgspec.convert(document, type=_Document)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"contract document: expected ODCS {API_VERSIONS[-1]}: {error}") from error
+    if doc.api_version not in API_VERSIONS or doc.kind != "DataContract" or len(doc.schema) != 1:
+        raise ContractError(
+            f"contract {doc.id}: expected kind DataContract, apiVersion in {API_VERSIONS} and one schema object, "
+            f"found {doc.kind} {doc.api_version} with {len(doc.schema)}"
+        )
+    custom = {entry.property: entry.value for entry in doc.custom_properties}
+    contract = Contract(
+        id=doc.id,
+        version=doc.version,
+        title=doc.name,
+        purpose=doc.description.purpose,
+        owner=doc.team.name,
+        catalog=_text(doc.id, custom, "catalog"),
+        namespace=_text(doc.id, custom, "namespace"),
+        fields=tuple(_field(doc.id, entry) for entry in doc.schema[0].properties),
+        retention_days=_retention_days(doc),
+        subject_kind=custom.get("subjectKind"),
+        subject_field=custom.get("subjectField"),
+        event_time_field=custom.get("eventTimeField"),
+        sort_fields=tuple(custom.get("sortFields", ())),
+    )
+    check(contract)
+    return contract
+
+
+def _field(contract_id: str, entry: _Property) -> Field:
+    custom = {c.property: c.value for c in entry.custom_properties}
+    try:
+        kind = FieldType(entry.physical_type)
+    except ValueError as error:
+        known = ", ".join(t.value for t in FieldType)
+        raise ContractError(
+            f"contract {contract_id}: field {entry.name}: physicalType {entry.physical_type!r} is none of {known}"
+        ) from error
+    if not isinstance(custom.get("fieldId"), int):
+        raise ContractError(f"contract {contract_id}: field {entry.name}: expected a whole number as fieldId")
+    return Field(
+        id=custom["fieldId"],
+        name=entry.name,
+        type=kind,
+        required=entry.required,
+        difference=bool(custom.get("difference", False)),
+        unit=custom.get("unit"),
+        classification=entry.classification,
+        description=entry.description,
+        checks=_checks(contract_id, entry),
+    )
+
+
+def _checks(contract_id: str, entry: _Property) -> Checks:
+    options = entry.logical_type_options
+    valid_values: tuple[str, ...] | None = None
+    for rule in entry.quality:
+        if rule.metric != "invalidValues" or rule.must_be != 0 or "validValues" not in rule.arguments:
+            raise ContractError(
+                f"contract {contract_id}: field {entry.name}: expected quality metric invalidValues with validValues "
+                f"and mustBe 0, found {rule.metric}"
+            )
+        valid_values = tuple(rule.arguments["validValues"])
+    return Checks(options.minimum, options.maximum, options.max_length, valid_values)
+
+
+def _text(contract_id: str, custom: dict[str, Any], name: str) -> str:
+    value = custom.get(name)
+    if not isinstance(value, str) or not value:
+        raise ContractError(f"contract {contract_id}: customProperties must name {name!r}")
+    return value
+
+
+def _retention_days(doc: _Document) -> int:
+    for sla in doc.sla_properties:
+        if sla.property == "retention" and sla.unit == "d":
+            return sla.value
+    raise ContractError(f"contract {doc.id}: expected slaProperties with property retention, unit d")

@@ -1,0 +1,85 @@
+"""Names of the topics that the parts share, on the log (Kafka) and on the broker (MQTT)."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from contracts.errors import OperatorMustActError
+
+ORIGIN_CHARS_MAX: Final = 64  # characters; also the longest common name a device certificate may carry
+
+
+class LogTopic(Struct, frozen=True):
+    """A topic of the log. `compacted` topics keep the newest value of every key for ever."""
+
+    name: str
+    partitions: int
+    compacted: bool
+    key: str
+    value: str
+
+
+BATCHES: Final = "fieldlake.batches"
+CONTRACTS: Final = "fieldlake.contracts"
+RULES: Final = "fieldlake.rules"
+WATERMARKS: Final = "fieldlake.watermarks"
+CANDIDATES: Final = "fieldlake.candidates"
+DECISIONS: Final = "fieldlake.decisions"
+DEAD: Final = "fieldlake.dead"
+
+ORIGIN_HEADER: Final = "origin"  # Kafka header on `fieldlake.batches`; the key is the origin too
+
+KAFKA_TOPICS: Final = (
+    LogTopic(BATCHES, 4, False, "origin", "micro-batch"),
+    LogTopic(CONTRACTS, 1, True, "contract/{id}/{version} or dictionary/{id}", "document"),
+    LogTopic(RULES, 1, True, "rule id", "rule document"),
+    LogTopic(WATERMARKS, 1, True, "origin/contract id", "watermark"),
+    LogTopic(CANDIDATES, 4, False, "key shard", "candidate rows of one batch"),
+    LogTopic(DECISIONS, 1, False, "subject", "decision"),
+    LogTopic(DEAD, 1, False, "origin", "dead letter"),
+)
+
+
+def is_origin(name: str) -> bool:
+    """Say whether a name may be a device's or collector's: ASCII letters, digits, `-`, `_`, `.`."""
+    return (
+        0 < len(name) <= ORIGIN_CHARS_MAX
+        and name.isascii()
+        and name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    )
+
+
+def up(shard: int, origin: str) -> str:
+    """MQTT topic on which an origin publishes its batches."""
+    return f"fl/v1/up/{shard}/{_checked(origin)}"
+
+
+def up_filter(shard: int) -> str:
+    """MQTT filter of the gateway that owns a shard."""
+    return f"fl/v1/up/{shard}/+"
+
+
+def ack(origin: str) -> str:
+    """MQTT topic of the retained watermark document of an origin."""
+    return f"fl/v1/down/{_checked(origin)}/ack"
+
+
+def state(origin: str) -> str:
+    """MQTT topic of an origin's last will."""
+    return f"fl/v1/state/{_checked(origin)}"
+
+
+def origin_of(topic: str) -> str | None:
+    """Return the origin named by an `up` topic, None when the topic is not one."""
+    parts = topic.split("/")
+    if len(parts) != 5 or parts[:3] != ["fl", "v1", "up"] or not parts[3].isdecimal() or not is_origin(parts[4]):
+        return None
+    return parts[4]
+
+
+def _checked(origin: str) -> str:
+    if not is_origin(origin):
+        raise OperatorMustActError(
+            f"origin {origin!r}: expected 1 to {ORIGIN_CHARS_MAX} ASCII letters, digits, '-', '_' or '.'"
+        )
+    return origin

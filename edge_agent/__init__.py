@@ -1,0 +1,1 @@
+"""The device: source, filter, windows, ledger, spool, uplink."""

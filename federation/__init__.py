@@ -1,0 +1,1 @@
+"""Queries across the stores: Trino catalogs and canned queries, the history endpoint."""

@@ -1,0 +1,1 @@
+"""Jobs on Flink: `triggers` turns behaviour into decisions."""

@@ -1,0 +1,1 @@
+"""Rules over behaviour: a vectorised preselector, a pure evaluator, a thin Flink adapter."""

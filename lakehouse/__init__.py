@@ -1,0 +1,1 @@
+"""Log to Iceberg: ingest, quarantine, maintenance."""

@@ -1,0 +1,24 @@
+"""Configuration of ingest and maintenance, parsed once from the file named on the command line."""
+
+from msgspec import Struct
+
+
+class CatalogConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One Iceberg catalog: its rows in PostgreSQL and its files in an object store."""
+
+    name: str
+    uri: str
+    warehouse: str
+    s3_endpoint: str
+    s3_access_key: str
+    s3_secret_key: str
+    s3_region: str = "us-east-1"
+
+
+class LakeConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of the ingest and the maintenance process."""
+
+    kafka_bootstrap: str
+    catalogs: tuple[CatalogConfig, ...]
+    commit_interval_ms: int = 250
+    maintenance_interval_ms: int = 5_000
