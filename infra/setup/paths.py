@@ -13,6 +13,9 @@ S3PROXY_VERSION: Final = "4.0.0"
 FLINK_VERSION: Final = "2.3.0"
 FLINK_KAFKA_CONNECTOR_VERSION: Final = "5.0.0-2.2"
 
+# Unfinished work in the cache carries this prefix; what a killed run left is deleted by the next.
+SCRATCH_PREFIX: Final = ".scratch-"
+
 _SITE_PACKAGES: Final = Path("lib", "python3.11", "site-packages")
 
 
