@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 if sys.version_info[:2] != (3, 11):
     sys.exit(
-        f"set-up: expected Python 3.11, found {sys.version.split()[0]} ({sys.executable}): the lock files were made for "
-        "3.11; install it (Debian 12: apt-get install python3) and run 'make PYTHON=/path/to/python3.11 setup'"
+        f"set-up: expected Python 3.11, found {sys.version.split()[0]} ({sys.executable}): the lock files are made "
+        "for 3.11; install it (Debian 12: apt-get install python3) and run 'make PYTHON=/path/to/python3.11 setup'"
     )
 
 from collections.abc import Iterator

@@ -66,8 +66,8 @@ def shortfalls(steps: tuple[Step, ...], tree: Room, packages: Room, cache: Room)
             names.append(room.folder)
     return tuple(
         f"not enough disk space: set-up needs {wanted_mb[device] / 1000:.1f} GB for {' and '.join(names)}, found "
-        f"{free_mb / 1000:.1f} GB free: free {(wanted_mb[device] - free_mb) / 1000:.1f} GB, or point XDG_CACHE_HOME and "
-        "UV_CACHE_DIR to a larger disk, and run again"
+        f"{free_mb / 1000:.1f} GB free: free {(wanted_mb[device] - free_mb) / 1000:.1f} GB, or point XDG_CACHE_HOME "
+        "and UV_CACHE_DIR to a larger disk, and run again"
         for device, (free_mb, names) in folders.items()
         if free_mb < wanted_mb[device]
     )

@@ -26,7 +26,7 @@ class Board:
         self._running: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
         self._rewrites = out.isatty()
-        self.refresh_s: Final = TERMINAL_REFRESH_S if self._rewrites else LOG_REFRESH_S
+        self._listed_s = self._started_s
 
     def begin(self, name: str) -> None:
         """Say that a step has begun."""
@@ -48,10 +48,12 @@ class Board:
             self._print(f"{name}: {outcome} ({self._now_s() - began_s:.1f} s)")
 
     def show_running(self) -> None:
-        """List the running steps."""
+        """List the running steps, unless that was done just now."""
         with self._lock:
-            if not self._running:
+            refresh_s = TERMINAL_REFRESH_S if self._rewrites else LOG_REFRESH_S
+            if not self._running or self._now_s() - self._listed_s < refresh_s:
                 return
+            self._listed_s = self._now_s()
             text = ", ".join(f"{name} {detail}".strip()[:60] for name, (_, detail) in self._running.items())
             self._print(f"... {text}", stays=not self._rewrites)
 
@@ -81,9 +83,8 @@ def run(
         pending = set(futures.values())
         try:
             while pending:
-                ended, pending = wait(pending, timeout=board.refresh_s, return_when=FIRST_COMPLETED)
-                if not ended:
-                    board.show_running()
+                _, pending = wait(pending, timeout=TERMINAL_REFRESH_S, return_when=FIRST_COMPLETED)
+                board.show_running()
         except BaseException:
             stop()
             raise
