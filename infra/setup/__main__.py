@@ -56,7 +56,10 @@ def _do_missing(started_s: float) -> int:
     programs = Programs(paths.cache_dir() / "logs")
     doer = Doer(programs, wanted, root_prefix)
     actions = {step.name: doer.action(step) for step in missing}
-    failed = runner.run(missing, actions, runner.Board(sys.stdout), programs.stop)
+    try:
+        failed = runner.run(missing, actions, runner.Board(sys.stdout), programs.stop)
+    finally:
+        programs.stop()  # a step that could not write its log has left its program running
     took_s = time.monotonic() - started_s
     if failed:
         print(

@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from infra.setup.errors import DownloadError, SetupError
 PARALLEL_DOWNLOADS: Final = 6
 # A connection cut once is common, three times in a row is an outage that a person has to look at.
 TRIES_PER_FILE: Final = 3
+# Long enough for a name server or a proxy to come back, short enough not to look like a hang.
+RETRY_PAUSE_S: Final = 2.0
 # Longest silence of the server before a try is given up.
 SILENCE_TIMEOUT_S: Final = 60
 # Progress is reported in steps of this size: 100 lines for the largest artifact.
@@ -60,19 +63,28 @@ class Progress:
 
 
 def fetch_group(
-    group: tuple[Artifact, ...], folder: Path, download: Downloader, report: Callable[[int, int], None]
+    group: tuple[Artifact, ...],
+    folder: Path,
+    download: Downloader,
+    report: Callable[[int, int], None],
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Bring every missing artifact of `group` into `folder`; those that arrived stay when another fails."""
+    """Bring every missing artifact of `group` into `folder`; those that arrived stay when another fails.
+
+    `pause` waits so many seconds before another try.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [artifact for artifact in group if not artifacts.is_complete(artifact, folder)]
     progress = Progress(sum(artifact.bytes for artifact in missing), report)
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        fetched = [pool.submit(fetch_one, artifact, folder, download, progress.add) for artifact in missing]
+        fetched = [pool.submit(fetch_one, artifact, folder, download, progress.add, pause) for artifact in missing]
     for one in fetched:
         one.result()
 
 
-def fetch_one(artifact: Artifact, folder: Path, download: Downloader, on_bytes: OnBytes) -> None:
+def fetch_one(
+    artifact: Artifact, folder: Path, download: Downloader, on_bytes: OnBytes, pause: Callable[[float], None]
+) -> None:
     """Bring one artifact into `folder` by the three steps of the module's docstring."""
     for attempt in range(1, TRIES_PER_FILE + 1):
         counted = _Counted(on_bytes)
@@ -87,6 +99,7 @@ def fetch_one(artifact: Artifact, folder: Path, download: Downloader, on_bytes: 
                         f"{error} after {TRIES_PER_FILE} tries; check the network (a proxy is read from the "
                         "environment) and run again: what has arrived is kept"
                     ) from error
+                pause(RETRY_PAUSE_S)
                 continue
             file.rename(folder / artifact.filename)  # Step 3.
             return

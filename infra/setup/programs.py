@@ -32,16 +32,17 @@ class Programs:
         command: Sequence[str | Path],
         on_line: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
+        shown_lines: int = SHOWN_LINES,
     ) -> None:
         """Run `command` to its end in the repository's root; `environment` is added to our own.
 
         Raises:
-            CommandFailedError: it ended with another code than 0; the text carries its last lines.
+            CommandFailedError: it ended with another code than 0 (the text carries its last lines), or was stopped.
             DiskSpaceError: it said that the disk is full.
         """
         self._log_folder.mkdir(parents=True, exist_ok=True)
         log_file = self._log_folder / f"{step}.log"
-        last: deque[str] = deque(maxlen=SHOWN_LINES)
+        last: deque[str] = deque(maxlen=shown_lines)
         with log_file.open("a") as log:
             log.write(f"$ {' '.join(str(part) for part in command)}\n")
             process = self._start(command, environment)
@@ -54,8 +55,11 @@ class Programs:
             code = process.wait()
         with self._lock:
             self._running.discard(process)
+            stopped = self._stopped
         if code == 0:
             return
+        if stopped:
+            raise CommandFailedError("interrupted")
         if any("No space left on device" in line for line in last):
             raise DiskSpaceError(f"the disk is full: {last[-1]}; make room and run again (log: {log_file})")
         reason = " | ".join(last) or "no output"

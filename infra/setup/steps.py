@@ -105,7 +105,7 @@ class Doer:
                 report(f"{int(done) * 100 // int(total)} % of {int(total) / 1e6:.0f} MB")
 
         command = (paths.tools_python(), "-m", "infra.setup.fetch", group, paths.artifacts_dir())
-        self.programs.run(f"get-{group}", command, on_line)
+        self.programs.run(f"get-{group}", command, on_line, shown_lines=1)
 
     def trino(self, step: Step, report: Report) -> None:
         """Unpack Trino and keep the plugins in use.

@@ -40,6 +40,10 @@ def ignore(_done: int, _total: int) -> None:
     return
 
 
+def at_once(_pause_s: float) -> None:
+    return
+
+
 def test_every_artifact_arrives_under_its_name(tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
     group = (artifact("a"), artifact("b"))
@@ -66,7 +70,7 @@ def test_a_transfer_cut_short_is_tried_again_and_counted_once(tmp_path: Path) ->
     reports: list[tuple[int, int]] = []
     repository = Repository(cuts=fetch.TRIES_PER_FILE - 1)
     fetch.fetch_group(
-        (artifact("a"),), tmp_path, repository.download, lambda done, total: reports.append((done, total))
+        (artifact("a"),), tmp_path, repository.download, lambda done, total: reports.append((done, total)), at_once
     )
     assert artifacts.is_complete(artifact("a"), tmp_path)
     assert reports == [(len(CONTENT), len(CONTENT))]
@@ -77,7 +81,7 @@ def test_a_transfer_always_cut_short_leaves_nothing_and_says_what_to_do(tmp_path
     with pytest.raises(
         DownloadError, match=r"a-1\.0\.jar: expected 5000 bytes, found 2500 after 3 tries; check the net"
     ):
-        fetch.fetch_group((artifact("a"),), tmp_path, repository.download, ignore)
+        fetch.fetch_group((artifact("a"),), tmp_path, repository.download, ignore, at_once)
     assert list(tmp_path.iterdir()) == []
 
 
