@@ -6,20 +6,21 @@ export      forest -> ONNX bytes; scores of two independent evaluators
 evaluation  recall and drop ratio with their intervals
 card        what is written about a model
 factory     all of it in order
+
+Only what needs no learning library is named here: who asks on which side of the split a row lies should not wait
+seconds for the libraries of training to load.
 """
 
-from onnx_models.card import ModelCard
-from onnx_models.dataset import training_row_count
+from onnx_models.dataset import SensorRecord, Split, read_sensor_record, split_rows, training_row_count
 from onnx_models.errors import DatasetError, ExportMismatchError, ModelTooWeakError
-from onnx_models.factory import TrainedFilter, build_filter, write_filter
 
 __all__ = [
     "DatasetError",
     "ExportMismatchError",
-    "ModelCard",
     "ModelTooWeakError",
-    "TrainedFilter",
-    "build_filter",
+    "SensorRecord",
+    "Split",
+    "read_sensor_record",
+    "split_rows",
     "training_row_count",
-    "write_filter",
 ]

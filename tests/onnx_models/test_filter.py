@@ -11,10 +11,10 @@ import pytest
 
 from contracts.bundle import Model
 from infra.setup import paths
-from onnx_models import DatasetError, ModelCard, ModelTooWeakError, TrainedFilter, build_filter, write_filter
+from onnx_models import DatasetError, ExportMismatchError, ModelTooWeakError
 from onnx_models.__main__ import main
+from onnx_models.card import ModelCard
 from onnx_models.dataset import ROWS_MIN, SENSOR_COLUMNS, read_sensor_record, split_rows, training_row_count
-from onnx_models.errors import ExportMismatchError
 from onnx_models.export import (
     CHUNK_ROWS,
     SCORE_TOLERANCE,
@@ -23,6 +23,7 @@ from onnx_models.export import (
     score_with_reference,
     score_with_runtime,
 )
+from onnx_models.factory import TrainedFilter, build_filter, write_filter
 from onnx_models.training import DROP_RATIO_MIN, RECALL_MIN, ForestOptions, choose_threshold, fit_forest
 
 MODEL_BYTES_MAX = 200_000
