@@ -1,7 +1,7 @@
 """Candidates: the rows of one batch that some live rule may want, one message per batch and key shard."""
 
 import zlib
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +15,7 @@ class Candidates(Struct, frozen=True, array_like=True):
     """Rows in column order. `columns[0]` is `seq`, `columns[1]` the event time in us, `columns[2]` the subject."""
 
     shard: int
-    ruleset: int  # offset on `fieldlake.rules` up to which the preselector had read
+    ruleset: int  # offset of the last record of `fieldlake.rules` that the preselector had read, -1: none
     contract: str
     contract_version: str
     subject_kind: str
@@ -31,15 +31,31 @@ def shard_of(subject: str) -> int:
     return zlib.crc32(subject.encode()) % KEY_SHARDS
 
 
+class _Head(Struct, frozen=True, array_like=True):
+    shard: int
+
+
+_Message = TypeVar("_Message", Candidates, _Head)
+
+
 def encode(candidates: Candidates) -> bytes:
     """Return the MessagePack form."""
     return msgspec.msgpack.encode(candidates)
 
 
+def shard_in(data: bytes) -> int:
+    """Return the key shard that an encoded message names, without building the rest. Raises OperatorMustActError."""
+    return _decode(data, _Head).shard
+
+
 def decode(data: bytes) -> Candidates:
     """Parse the MessagePack form. Raises OperatorMustActError."""
+    return _decode(data, Candidates)
+
+
+def _decode(data: bytes, kind: type[_Message]) -> _Message:
     try:
-        return msgspec.msgpack.decode(data, type=Candidates)
+        return msgspec.msgpack.decode(data, type=kind)
     except msgspec.DecodeError as error:
         raise OperatorMustActError(
             f"candidates: expected their MessagePack form, {len(data)} bytes: {error}"

@@ -8,8 +8,8 @@ from msgspec import Struct
 from contracts.errors import OperatorMustActError
 
 
-class EventId(Struct, frozen=True, array_like=True):
-    """Identity of one event within its contract's stream."""
+class EventId(Struct, frozen=True, array_like=True, order=True):
+    """Identity of one event within its contract's stream; sorts by contract, origin, epoch, seq."""
 
     contract: str
     origin: str
