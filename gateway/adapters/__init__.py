@@ -1,0 +1,1 @@
+"""Thin shells around the MQTT client, the Kafka producer and the Kafka consumer."""
