@@ -1,0 +1,33 @@
+"""Keyed state as bytes: one byte of version, then MessagePack.
+
+A reader of a newer version translates older ones; a version it does not know is refused, because guessing would forget
+partial matches without a word.
+"""
+
+from typing import Final
+
+import msgspec
+
+from flink_jobs.triggers.core.partials import ShardState
+from flink_jobs.triggers.errors import StateFormatError
+
+VERSION: Final = 1
+
+
+def encode(state: ShardState) -> bytes:
+    """Return the bytes of a shard's state."""
+    return bytes((VERSION,)) + msgspec.msgpack.encode(state)
+
+
+def decode(data: bytes) -> ShardState:
+    """Return the state that the bytes hold. Raises StateFormatError."""
+    if not data or data[0] != VERSION:
+        found = f"version {data[0]}" if data else "no bytes"
+        raise StateFormatError(
+            f"trigger state: expected version {VERSION}, found {found}: start the job version that wrote it, or start "
+            "without its checkpoint (partial matches are then lost)"
+        )
+    try:
+        return msgspec.msgpack.decode(memoryview(data)[1:], type=ShardState)
+    except msgspec.DecodeError as error:
+        raise StateFormatError(f"trigger state: expected the form of version {VERSION}: {error}") from error
