@@ -68,7 +68,8 @@ def test_scores_stay_within_zero_and_one_far_outside_the_record(trained: Trained
     wild = np.random.default_rng(1).uniform(-1e5, 1e5, size=(1_000, 9)).astype(np.float32)
     scores = score_with_runtime(trained.model, wild)
     assert scores.shape == (1_000,)
-    assert scores.min() >= 0.0 and scores.max() <= 1.0
+    assert scores.min() >= 0.0
+    assert scores.max() <= 1.0
     assert np.abs(scores - score_with_reference(trained.model, wild)).max() <= SCORE_TOLERANCE
 
 
