@@ -3,10 +3,10 @@
 Users and sessions are named `scripted-...`, so that nobody takes them for the data set's own. Three patterns are
 played:
 
-- the EMC test report is downloaded, read for more than 120 s and printed: intent "sample application";
+- the EMC test report is downloaded, read for more than 120 s and printed: rule `emc-report-sample`;
 - near misses of that: read too briefly, not printed, not downloaded, another document, two people, days apart;
-- terms of the catalogue are marked, IP67 and CANopen three times together: intent "certification consultation". These
-  lie at the end of the record, for the rule is applied while the replay runs. Near misses mark other terms, or one.
+- terms of the catalogue are marked, IP67 and CANopen three times together: rule `ip67-canopen-consultant`. These lie
+  at the end of the record, for the rule is applied while the replay runs. Near misses mark other terms, or only one.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,12 @@ from infra.datasets.replay import US_PER_DAY, US_PER_S
 
 REPORT: Final = "emc-test-report"
 REPORT_IN_CHINESE: Final = "电磁兼容测试报告"
-SAMPLE_INTENT: Final = "sample application"
-CERTIFICATION_INTENT: Final = "certification consultation"
+SAMPLE_RULE: Final = "emc-report-sample"
+CONSULTANT_RULE: Final = "ip67-canopen-consultant"
+DOWNLOAD: Final = "document_download"
+DWELL: Final = "document_dwell"
+PRINT: Final = "document_print"
+ANNOTATE: Final = "annotate"
 VISITS_PER_SCRIPT: Final = 6
 USER_PREFIX: Final = "scripted-"
 # Longer than any rule may remember a subject.
@@ -38,11 +42,11 @@ class Act(Struct, frozen=True):
 
 
 class Script(Struct, frozen=True):
-    """A kind of visit; `intent` is the decision that its last act completes, None if nothing may fire."""
+    """A kind of visit; `rule_id` names the rule that it fires once, None if no rule may fire."""
 
     name: str
     acts: tuple[Act, ...]
-    intent: str | None = None
+    rule_id: str | None = None
     at_end: bool = False
 
 
@@ -58,53 +62,52 @@ class VisitEvent(Struct, frozen=True):
 
 
 class VisitTruth(Struct, frozen=True):
-    """What the rules must say of one scripted user: `intent` decided once at `decided_by`, or never (None)."""
+    """What the rules must say of one scripted user: exactly one decision of rule `rule_id`, or none at all (None)."""
 
     user_id: str
     session_id: str
     script: str
-    intent: str | None
-    decided_by: str | None
+    rule_id: str | None
 
 
-_DOWNLOAD: Final = Act("download", REPORT, 20)
-_READ: Final = Act("dwell", REPORT, 200, dwell_s=180.5)
-_PRINT: Final = Act("print", REPORT, 15)
+_DOWNLOAD: Final = Act(DOWNLOAD, REPORT, 20)
+_READ: Final = Act(DWELL, REPORT, 200, dwell_s=180.5)
+_PRINT: Final = Act(PRINT, REPORT, 15)
 
 SCRIPTS: Final = (
-    Script("report-read-and-printed", (_DOWNLOAD, _READ, _PRINT), SAMPLE_INTENT),
+    Script("report-read-and-printed", (_DOWNLOAD, _READ, _PRINT), SAMPLE_RULE),
     Script(
         "report-searched-in-chinese",
-        (Act("search", REPORT_IN_CHINESE, 5), _DOWNLOAD, Act("dwell", REPORT, 130, dwell_s=120.1), _PRINT),
-        SAMPLE_INTENT,
+        (Act("search", REPORT_IN_CHINESE, 5), _DOWNLOAD, Act(DWELL, REPORT, 130, dwell_s=120.1), _PRINT),
+        SAMPLE_RULE,
     ),
-    Script("near-miss-read-briefly", (_DOWNLOAD, Act("dwell", REPORT, 70, dwell_s=60.0), _PRINT)),
-    Script("near-miss-exactly-120-s", (_DOWNLOAD, Act("dwell", REPORT, 130, dwell_s=120.0), _PRINT)),
+    Script("near-miss-read-briefly", (_DOWNLOAD, Act(DWELL, REPORT, 70, dwell_s=60.0), _PRINT)),
+    Script("near-miss-exactly-120-s", (_DOWNLOAD, Act(DWELL, REPORT, 130, dwell_s=120.0), _PRINT)),
     Script("near-miss-not-printed", (_DOWNLOAD, _READ)),
     Script("near-miss-not-downloaded", (_READ, _PRINT)),
     Script(
         "near-miss-other-document",
         (
-            Act("download", REPORT_IN_CHINESE, 20),
-            Act("dwell", REPORT_IN_CHINESE, 200, dwell_s=180.5),
-            Act("print", REPORT_IN_CHINESE, 15),
+            Act(DOWNLOAD, REPORT_IN_CHINESE, 20),
+            Act(DWELL, REPORT_IN_CHINESE, 200, dwell_s=180.5),
+            Act(PRINT, REPORT_IN_CHINESE, 15),
         ),
     ),
     Script(
         "near-miss-two-people",
-        (_DOWNLOAD, Act("dwell", REPORT, 200, dwell_s=180.5, person=1), Act("print", REPORT, 15, person=1)),
+        (_DOWNLOAD, Act(DWELL, REPORT, 200, dwell_s=180.5, person=1), Act(PRINT, REPORT, 15, person=1)),
     ),
-    Script("near-miss-days-apart", (_DOWNLOAD, _READ, Act("print", REPORT, DAYS_APART * 86_400))),
+    Script("near-miss-days-apart", (_DOWNLOAD, _READ, Act(PRINT, REPORT, DAYS_APART * 86_400))),
     Script(
         "terms-marked",
-        (Act("annotate", "IP67", 10), Act("annotate", "CANopen", 40), Act("annotate", "IP67", 40)),
-        CERTIFICATION_INTENT,
+        (Act(ANNOTATE, "IP67", 10), Act(ANNOTATE, "CANopen", 40), Act(ANNOTATE, "IP67", 40)),
+        CONSULTANT_RULE,
         at_end=True,
     ),
-    Script("near-miss-one-term", (Act("annotate", "IP67", 10), Act("annotate", "IP67", 40)), at_end=True),
+    Script("near-miss-one-term", (Act(ANNOTATE, "IP67", 10), Act(ANNOTATE, "IP67", 40)), at_end=True),
     Script(
         "near-miss-other-terms",
-        (Act("annotate", "IP54", 10), Act("annotate", "防护等级", 40), Act("annotate", "RS-485", 40)),
+        (Act(ANNOTATE, "IP54", 10), Act(ANNOTATE, "防护等级", 40), Act(ANNOTATE, "RS-485", 40)),
         at_end=True,
     ),
 )
@@ -143,5 +146,4 @@ def _play(script: Script, number: int, begin_us: int) -> list[VisitEvent]:
 
 def _truth(script: Script, played: Sequence[VisitEvent]) -> list[VisitTruth]:
     people = dict.fromkeys((event.user_id, event.session_id) for event in played)
-    decided_by = played[-1].event if script.intent is not None else None
-    return [VisitTruth(user, session, script.name, script.intent, decided_by) for user, session in people]
+    return [VisitTruth(user, session, script.name, script.rule_id) for user, session in people]
