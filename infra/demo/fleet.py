@@ -1,0 +1,87 @@
+"""The demo's devices: started side by side, one killed and started again, all waited for."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from infra.datasets import Manifest
+from infra.fleet.agent import AgentProcess, Replay, prepare
+from infra.launcher.endpoints import Endpoints
+
+STOP_WITHIN_S: Final = 10.0  # s that an agent gets to flush when the demo ends early
+# Machines see few events worth a row; a slower flush gives them batches instead of single rows.
+FLUSH_INTERVAL_MS: Final = {"telemetry": 1_000}
+FLUSH_INTERVAL_DEFAULT_MS: Final = 200
+
+
+class Member(Struct, frozen=True):
+    """One device and the file it replays."""
+
+    device: str
+    contract: str
+    file: Path
+    rows: int
+
+
+class Fleet:
+    """All agents of a run; `flow_s` is how long each shall need for its file."""
+
+    def __init__(self, endpoints: Endpoints, bundle_dir: Path, members: list[Member], flow_s: float) -> None:
+        self.members = members
+        self.agents = {
+            member.device: AgentProcess(
+                prepare(
+                    endpoints,
+                    bundle_dir,
+                    Replay(
+                        member.device,
+                        member.contract,
+                        member.file,
+                        max(1.0, member.rows / flow_s),
+                        FLUSH_INTERVAL_MS.get(member.contract, FLUSH_INTERVAL_DEFAULT_MS),
+                    ),
+                )
+            )
+            for member in members
+        }
+        self.pss_mb: dict[str, float] = {}
+
+    def start(self) -> float:
+        """Start every agent; return the Unix time in s."""
+        for agent in self.agents.values():
+            agent.start()
+        return time.time()
+
+    def kill_and_restart(self, device: str) -> None:
+        """kill -9 one agent and start it again at once."""
+        self.agents[device].kill()
+        self.agents[device].start()
+
+    def measure_memory(self) -> None:
+        """Remember the largest proportional set size seen of every agent."""
+        for device, agent in self.agents.items():
+            found = agent.pss_mb()
+            if found is not None:
+                self.pss_mb[device] = max(found, self.pss_mb.get(device, 0.0))
+
+    def ledgers(self, timeout_s: float) -> dict[str, dict[str, Any]]:
+        """Wait until the lake has everything of every agent; return their ledgers by device."""
+        deadline = time.monotonic() + timeout_s
+        return {device: agent.wait(max(0.1, deadline - time.monotonic())) for device, agent in self.agents.items()}
+
+    def stop(self) -> None:
+        """End what still runs."""
+        with ThreadPoolExecutor(len(self.agents)) as pool:
+            list(pool.map(lambda agent: agent.terminate(STOP_WITHIN_S), self.agents.values()))
+
+
+def members_of(manifest: Manifest, folder: Path) -> list[Member]:
+    """Return the devices that a manifest names, in its order."""
+    return [
+        Member(entry.device, entry.contract, folder / entry.path, entry.rows)
+        for entry in manifest.files
+        if entry.role == "replay" and entry.device is not None and entry.contract is not None
+    ]

@@ -1,0 +1,224 @@
+"""The demo, in order.
+
+1. start       the stack starts while data sets, filter and bundle are made beside it.
+2. provision   contracts and dictionaries are published, the CRM is seeded, two rules are applied.
+3. flow        the fleet replays; freshness, decisions and the history endpoint are watched.
+4. faults      half-way an agent, the ingest process and the broker are killed with kill -9; a third rule is applied.
+5. queries     200 three-source queries while data still flows.
+6. drain       every agent ends when the lake's watermark covers its last event, and leaves its ledger.
+7. verdict     tables against files, row by row; ledgers; decisions against what was scripted.
+8. report      one page, the same as JSON, plots beside it. The stack is stopped.
+"""
+
+import csv
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from msgspec import Struct
+
+from contracts.decisions import Decision
+from contracts.errors import OperatorMustActError
+from infra.demo.decisions import expected_decisions, judge_decisions
+from infra.demo.fleet import Fleet, Member, members_of
+from infra.demo.material import Material, make_material
+from infra.demo.observers import Observer
+from infra.demo.progress import Steps
+from infra.demo.tables import LakeReader
+from infra.demo.verdict import Verdict, judge
+from infra.demo.watch import (
+    DecisionWatch,
+    queries_answered,
+    three_source_query,
+    watch_freshness,
+    watch_history,
+    watch_memory,
+    watch_queries,
+)
+from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
+from infra.launcher.launcher import Launcher
+from infra.launcher.settings import StackSettings
+from infra.launcher.status import StackStatus, status_of
+from infra.provision import apply_rules, provision, shipped_rules
+
+FLOW_S: Final = 95.0  # s that every device needs for its file: freshness, faults and 200 queries fit into it
+FRESHNESS_FROM_S: Final = 6.0  # s after the start of the fleet: 26 interpreters have started by then
+QUERIES: Final = 200
+QUERY_ACCOUNTS: Final = 40  # accounts that the queries rotate over
+QUERIES_WITHIN_S: Final = 120.0
+DRAIN_WITHIN_S: Final = 120.0  # s after the flow; an agent that is not drained by then has lost something
+DECISIONS_WITHIN_S: Final = 30.0  # s after the drain until every scripted decision must be there
+VICTIM: Final = "press-07"
+KILLED_PARTS: Final = ("ingest", "mosquitto")
+PROBED_ORIGIN: Final = "web-01"
+PROBED_TABLE: Final = "lake_b.behaviour.clicks"
+HELD_BACK_RULE: Final = "ip67-canopen-consultant"
+
+
+class Outcome(Struct, frozen=True):
+    """Everything a run has measured; `report` turns it into a page."""
+
+    material: Material
+    ledgers: dict[str, dict[str, Any]]
+    verdict: Verdict
+    decisions: tuple[Decision, ...]
+    missing_decisions: tuple[str, ...]
+    wrong_decisions: tuple[str, ...]
+    latencies_ms: dict[str, list[float]]
+    freshness_timeline: tuple[tuple[float, float], ...]
+    faults_at_s: dict[str, float]
+    observer_errors: dict[str, list[str]]
+    queries_before: int
+    agent_pss_mb: dict[str, float]
+    status: StackStatus
+    stack_start_s: float
+    seconds: dict[str, float]
+
+
+def run(settings: StackSettings, tell: Callable[[str], None], fraction: float = 1.0, flow_s: float = FLOW_S) -> Outcome:
+    """Run all of it on a fresh state folder; the stack is stopped whatever happens."""
+    launcher = Launcher(settings, progress=lambda part, text: tell(f"    {part:>12}  {text}"))
+    launcher.down()
+    shutil.rmtree(settings.state_dir, ignore_errors=True)
+    steps = Steps(tell)
+    fleet: Fleet | None = None
+    try:
+        with steps.step("start"):
+            material, stack_start_s = _start(launcher, settings.state_dir / "material", fraction)
+        endpoints = read_endpoints(endpoints_file(settings))
+        with steps.step("provision"):
+            provision(endpoints, material.bundle, material.bundle_dir, material.datasets_dir / "crm")
+            apply_rules(endpoints, [rule for name, rule in shipped_rules().items() if name != HELD_BACK_RULE])
+        members = members_of(material.manifest, material.datasets_dir)
+        fleet = Fleet(endpoints, material.bundle_dir, members, flow_s)
+        watched = _flow(endpoints, fleet, steps, material, flow_s)
+        with steps.step("verdict"):
+            verdict = _verdict(endpoints, material, members, watched.ledgers)
+        return _outcome(settings, material, fleet, watched, verdict, steps, stack_start_s)
+    finally:
+        if fleet is not None:
+            fleet.stop()
+        with steps.step("stop"):
+            launcher.down()
+
+
+class _Watched(Struct, frozen=True):
+    ledgers: dict[str, dict[str, Any]]
+    observers: dict[str, Observer]
+    decisions: DecisionWatch
+    missing: tuple[str, ...]
+    wrong: tuple[str, ...]
+    faults_at_s: dict[str, float]
+    flow_began_s: float
+    queries_before: int
+    status: StackStatus
+
+
+def _start(launcher: Launcher, folder: Path, fraction: float) -> tuple[Material, float]:
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        making: Future[Material] = pool.submit(make_material, folder, fraction)
+        launcher.up()
+        seconds = time.monotonic() - began
+        return making.result(), round(seconds, 1)
+
+
+def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, flow_s: float) -> _Watched:
+    settings = endpoints.settings()
+    accounts = _accounts(material)
+    run_query = three_source_query(endpoints)
+    pause = threading.Event()
+    with steps.step("flow"):
+        decisions = DecisionWatch(endpoints).start()
+        began_s = fleet.start()
+        observers = {"memory": watch_memory(fleet).start()}
+        pause.wait(FRESHNESS_FROM_S)
+        observers["freshness"] = watch_freshness(endpoints, PROBED_TABLE, PROBED_ORIGIN).start()
+        observers["history"] = watch_history(endpoints, [f"A-{n:04d}" for n in range(1, 200)]).start()
+        pause.wait(max(0.0, began_s + flow_s / 2 - time.time()))
+        for name in ("freshness", "history"):
+            observers[name].stop()
+        status = status_of(settings)
+        faults_at_s = _kill(settings, fleet, steps, began_s)
+        apply_rules(endpoints, [shipped_rules()[HELD_BACK_RULE]])
+        queries_before = queries_answered(endpoints)
+        observers["federated"] = watch_queries(run_query, accounts, QUERIES).start()
+        observers["federated"].wait(QUERIES_WITHIN_S)
+        observers["federated"].stop()
+        steps.tell(f"    flow: {flow_s - (time.time() - began_s):.0f} s of data left when the queries were done")
+    with steps.step("drain"):
+        ledgers = fleet.ledgers(max(1.0, began_s + flow_s - time.time()) + DRAIN_WITHIN_S)
+        observers["memory"].stop()
+        expected = expected_decisions(material.datasets_dir)
+        decisions.wait_for(lambda made: not judge_decisions(expected, made)[0], DECISIONS_WITHIN_S)
+        decisions.stop()
+    missing, wrong = judge_decisions(expected, [decision for decision, _ in decisions.received])
+    return _Watched(ledgers, observers, decisions, missing, wrong, faults_at_s, began_s, queries_before, status)
+
+
+def _kill(settings: StackSettings, fleet: Fleet, steps: Steps, began_s: float) -> dict[str, float]:
+    """kill -9 an agent, the ingest process and the broker; the agent is started again here, the others are by their
+    supervisor."""
+    pids = {part.name: part.pid for part in status_of(settings).parts}
+    at_s: dict[str, float] = {}
+    for name in KILLED_PARTS:
+        pid = pids[name]
+        if pid is None:
+            raise OperatorMustActError(f"part {name}: expected it running half-way, found none; see its log")
+        steps.tell(f"    kill -9 {name} (pid {pid})")
+        psutil.Process(pid).kill()
+        at_s[name] = round(time.time() - began_s, 1)
+    steps.tell(f"    kill -9 agent {VICTIM} (pid {fleet.agents[VICTIM].pid}), and start it again")
+    fleet.kill_and_restart(VICTIM)
+    at_s[VICTIM] = round(time.time() - began_s, 1)
+    return at_s
+
+
+def _verdict(
+    endpoints: Endpoints, material: Material, members: Sequence[Member], ledgers: dict[str, dict[str, Any]]
+) -> Verdict:
+    with LakeReader(endpoints) as reader:
+        replays = [(member.contract, member.device, member.file) for member in members]
+        return judge(reader, material.bundle, material.bundle_dir, replays, ledgers)
+
+
+def _outcome(
+    settings: StackSettings,
+    material: Material,
+    fleet: Fleet,
+    watched: _Watched,
+    verdict: Verdict,
+    steps: Steps,
+    stack_start_s: float,
+) -> Outcome:
+    latencies = {name: watched.observers[name].latencies_ms() for name in ("freshness", "federated", "history")}
+    began_ms = watched.flow_began_s * 1_000
+    return Outcome(
+        material=material,
+        ledgers=watched.ledgers,
+        verdict=verdict,
+        decisions=tuple(decision for decision, _ in watched.decisions.received),
+        missing_decisions=watched.missing,
+        wrong_decisions=watched.wrong,
+        latencies_ms={**latencies, "decision": watched.decisions.latencies_ms()},
+        freshness_timeline=tuple(
+            ((s.at_ms - began_ms) / 1_000, s.latency_ms) for s in watched.observers["freshness"].samples
+        ),
+        faults_at_s=watched.faults_at_s,
+        observer_errors={name: observer.errors for name, observer in watched.observers.items()},
+        queries_before=watched.queries_before,
+        agent_pss_mb=fleet.pss_mb,
+        status=watched.status,
+        stack_start_s=stack_start_s,
+        seconds=steps.seconds,
+    )
+
+
+def _accounts(material: Material) -> list[str]:
+    with (material.datasets_dir / "crm" / "accounts.csv").open(encoding="utf-8", newline="") as lines:
+        return [row["account_id"] for row in csv.DictReader(lines)][:QUERY_ACCOUNTS]

@@ -1,0 +1,128 @@
+"""What the demo watches while data flows: freshness, decisions, the three-source query, the history endpoint, memory."""
+
+import itertools
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import httpx
+import msgspec
+
+from contracts.decisions import Decision
+from contracts.errors import FieldlakeError
+from federation.config import TrinoConfig
+from federation.queries import SESSION_PROPERTIES, load_query
+from federation.trino import TrinoClient
+from infra.cli.decision_log import read_timed
+from infra.demo.fleet import Fleet
+from infra.demo.observers import Observer, Sample, freshness, timed
+from infra.launcher.endpoints import Endpoints
+
+PASSING: Final = (FieldlakeError, OSError, httpx.HTTPError)
+HISTORY_PAUSE_S: Final = 0.05  # s between requests: an engineer looks, she does not load-test
+MEMORY_PAUSE_S: Final = 2.0  # s; reading the proportional size of 26 processes costs some ms each
+HTTP_TIMEOUT_S: Final = 5.0
+
+
+def trino_client(endpoints: Endpoints, session_properties: dict[str, str] | None = None) -> TrinoClient:
+    """Return a client of its own, as the platform's user."""
+    trino = endpoints.trino
+    config = TrinoConfig(trino.host, trino.port, trino.ca_file, trino.user, trino.password)
+    return TrinoClient(config, session_properties)
+
+
+def watch_freshness(endpoints: Endpoints, table: str, origin: str) -> Observer:
+    """Observe when batches of an origin become visible to a SELECT."""
+    client = trino_client(endpoints)
+    return Observer("freshness", freshness(lambda sql: client.query(sql).rows, table, origin), PASSING)
+
+
+def watch_queries(run: Callable[[str], object], accounts: Sequence[str], limit: int) -> Observer:
+    """Observe the three-source query with rotating accounts."""
+    rotating = itertools.cycle(accounts)
+    return Observer("federated", timed(lambda: run(next(rotating))), PASSING, limit)
+
+
+def watch_history(endpoints: Endpoints, assets: Sequence[str]) -> Observer:
+    """Observe the history endpoint at the client, over one kept-alive connection."""
+    target = endpoints.history
+    client = httpx.Client(
+        base_url=target.url,
+        headers={"Authorization": f"Bearer {target.token}"},
+        verify=ssl.create_default_context(cafile=target.ca_file),
+        timeout=HTTP_TIMEOUT_S,
+        trust_env=False,
+    )
+    rotating = itertools.cycle(assets)
+    pause = threading.Event()
+
+    def look() -> list[Sample]:
+        pause.wait(HISTORY_PAUSE_S)
+        started = time.perf_counter()
+        client.get(f"/v1/assets/{next(rotating)}/history").raise_for_status()
+        return [Sample(time.time() * 1_000, (time.perf_counter() - started) * 1_000)]
+
+    return Observer("history", look, PASSING)
+
+
+def watch_memory(fleet: Fleet) -> Observer:
+    """Keep the largest memory seen of every agent."""
+    pause = threading.Event()
+
+    def look() -> list[Sample]:
+        fleet.measure_memory()
+        pause.wait(MEMORY_PAUSE_S)
+        return []
+
+    return Observer("memory", look, PASSING)
+
+
+class DecisionWatch:
+    """Collects decisions from the log with the time at which they were received."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.received: list[tuple[Decision, float]] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(endpoints.kafka.bootstrap,), daemon=True)
+
+    def start(self) -> "DecisionWatch":
+        """Begin; returns itself."""
+        self._thread.start()
+        return self
+
+    def wait_for(self, satisfied: Callable[[list[Decision]], bool], timeout_s: float) -> bool:
+        """Wait until the decisions so far satisfy a condition."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if satisfied([decision for decision, _ in self.received]):
+                return True
+            self._stopped.wait(0.1)
+        return False
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self._thread.join()
+
+    def latencies_ms(self) -> list[float]:
+        """From the sealing of the completing event's batch to the decision's receipt by a reader of its topic."""
+        return [received_ms - decision.sealed_at_ms for decision, received_ms in self.received]
+
+    def _run(self, bootstrap: str) -> None:
+        for pair in read_timed(bootstrap, follow=True, stopped=self._stopped.is_set):
+            self.received.append(pair)
+
+
+def three_source_query(endpoints: Endpoints) -> Callable[[str], object]:
+    """Return a call that runs the three-source query for one account."""
+    query = load_query("account_situation")
+    client = trino_client(endpoints, SESSION_PROPERTIES)
+    return lambda account: client.query(*query.bind(account_id=account))
+
+
+def queries_answered(endpoints: Endpoints) -> int:
+    """Return how many queries the warmer has run so far, 0 before its first."""
+    path = endpoints.settings().conf_dir / "warmup.json.status.json"
+    return int(msgspec.json.decode(path.read_bytes()).get("queries", 0)) if path.exists() else 0

@@ -1,0 +1,47 @@
+"""What a fresh stack needs before devices may publish: contracts and dictionaries on the log, the CRM's tables, rules."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from contracts import rules
+from contracts.bundle import Bundle
+from contracts.rules import Rule
+from flink_jobs.triggers.publish import publish_rules
+from infra.launcher.endpoints import Endpoints
+from infra.setup.paths import repo_root
+from lakehouse.publish import publish_contracts
+
+CRM_TABLES: Final = ("accounts", "assets", "contacts")  # in an order that satisfies their references
+
+
+def provision(endpoints: Endpoints, bundle: Bundle, bundle_dir: Path, crm_dir: Path | None = None) -> None:
+    """Publish the bundle's contracts and dictionaries; seed the CRM from a folder of CSV files when one is given."""
+    dictionaries = {d.id: (bundle_dir / d.file).read_bytes() for d in bundle.dictionaries}
+    publish_contracts(endpoints.kafka.bootstrap, bundle.contracts, dictionaries)
+    if crm_dir is not None:
+        seed_crm(endpoints, crm_dir)
+
+
+def seed_crm(endpoints: Endpoints, folder: Path) -> None:
+    """Make the CRM's tables if they are missing, and replace their rows by those of the CSV files, in one transaction."""
+    with psycopg.connect(endpoints.postgres.uri("crm")) as connection, connection.cursor() as cursor:
+        cursor.execute((folder / "schema.sql").read_bytes())
+        cursor.execute("TRUNCATE " + ", ".join(f"crm.{table}" for table in CRM_TABLES))
+        for table in CRM_TABLES:
+            with cursor.copy(f"COPY crm.{table} FROM STDIN WITH (FORMAT csv, HEADER true)") as copy:
+                copy.write((folder / f"{table}.csv").read_bytes())
+
+
+def shipped_rules() -> dict[str, Rule]:
+    """Return the shipped rule documents by rule id."""
+    folder = repo_root() / "flink_jobs" / "triggers" / "rules"
+    found = [rules.decode(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+    return {rule.id: rule for rule in found}
+
+
+def apply_rules(endpoints: Endpoints, documents: Iterable[Rule]) -> None:
+    """Publish rules."""
+    publish_rules(endpoints.kafka.bootstrap, list(documents))
