@@ -26,7 +26,13 @@ ATTEMPTS_MAX: Final = 1
 
 _STARTING: Final = frozenset({"SERVER_STARTING_UP", "NO_NODES_AVAILABLE", "SERVER_SHUTTING_DOWN"})
 _LOGIN_STATUSES: Final = ("error 401", "error 403")
-_UNOPENED: Final = ("Failed to establish a new connection", "Connection refused", "ConnectTimeout")
+# What the text of an error says when no statement can have begun; the last is Trino before its password file is read.
+_UNOPENED: Final = (
+    "Failed to establish a new connection",
+    "Connection refused",
+    "ConnectTimeout",
+    "authenticators were not loaded",
+)
 
 
 class Result(Struct, frozen=True):

@@ -1,0 +1,83 @@
+"""Start the history endpoint: `python -m federation --config FILE`.
+
+It serves HTTPS and answers `/ready` with 200 once it follows the table; SIGTERM ends it. It ends by itself, with exit
+code 1, when it can no longer follow: a supervisor starts it again.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+
+from contracts.errors import FieldlakeError
+from federation.config import FederationConfig, read_config, read_token
+from federation.history.api import create_app
+from federation.history.follower import HistoryFollower
+from federation.history.iceberg import IcebergHistoryTable
+
+_LOG = logging.getLogger("federation")
+
+
+async def serve(config: FederationConfig) -> bool:
+    """Serve until a signal (True) or until the follower ends (False)."""
+    follower = HistoryFollower(IcebergHistoryTable(config.catalog))
+    server = Server(
+        create_app(follower, read_token(config)),
+        address=config.host,
+        port=config.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.auto,
+        websockets=False,
+        log_enabled=False,
+        ssl_cert=Path(config.tls_cert_file),
+        ssl_key=Path(config.tls_key_file),
+    )
+    loop, stop, asked = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+
+    def ask() -> None:
+        asked.set()
+        server.stop()  # type: ignore[no-untyped-call]  # the library leaves it unannotated
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+
+    def follow() -> None:
+        try:
+            follower.run(stop)
+        finally:
+            loop.call_soon_threadsafe(server.stop)
+
+    thread = threading.Thread(target=follow, name="history-follower", daemon=True)
+    thread.start()
+    _LOG.info("history: listening at https://%s:%d", config.host, config.port)
+    await server.serve()
+    stop.set()
+    await asyncio.to_thread(thread.join)
+    return asked.is_set()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, serve, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m federation",
+        description="Serve the service record of assets over HTTPS.",
+        epilog="example: python -m federation --config .fieldlake/conf/history.json",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="federation configuration, JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return 0 if asyncio.run(serve(read_config(options.config))) else 1
+    except FieldlakeError as error:
+        _LOG.error("%s", error)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
