@@ -1,15 +1,16 @@
-"""What a fresh stack needs before devices may publish: contracts and dictionaries on the log, the CRM's tables, rules."""
+"""What a fresh stack needs before devices may publish: contracts, dictionaries, the CRM's tables, rules."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import psycopg
+from confluent_kafka import Producer
 
 from contracts import rules
 from contracts.bundle import Bundle
 from contracts.rules import Rule
-from flink_jobs.triggers.publish import publish_rules
+from flink_jobs.triggers import publish
 from infra.launcher.endpoints import Endpoints
 from infra.setup.paths import repo_root
 from lakehouse.publish import publish_contracts
@@ -26,7 +27,7 @@ def provision(endpoints: Endpoints, bundle: Bundle, bundle_dir: Path, crm_dir: P
 
 
 def seed_crm(endpoints: Endpoints, folder: Path) -> None:
-    """Make the CRM's tables if they are missing, and replace their rows by those of the CSV files, in one transaction."""
+    """Make the CRM's tables if they are missing, and replace their rows by the CSV files', in one transaction."""
     with psycopg.connect(endpoints.postgres.uri("crm")) as connection, connection.cursor() as cursor:
         cursor.execute((folder / "schema.sql").read_bytes())
         cursor.execute("TRUNCATE " + ", ".join(f"crm.{table}" for table in CRM_TABLES))
@@ -42,6 +43,16 @@ def shipped_rules() -> dict[str, Rule]:
     return {rule.id: rule for rule in found}
 
 
-def apply_rules(endpoints: Endpoints, documents: Iterable[Rule]) -> None:
-    """Publish rules."""
-    publish_rules(endpoints.kafka.bootstrap, list(documents))
+def apply_rules(bootstrap: str, documents: Iterable[Rule]) -> int:
+    """Publish rules; return the offset that names the rule set with all of them. Raises PublishError."""
+    producer = _producer(bootstrap)
+    return max((publish.apply(rule, producer) for rule in documents), default=-1)
+
+
+def delete_rule(bootstrap: str, rule_id: str) -> int:
+    """Take a rule out of force; return the offset that names the rule set without it. Raises PublishError."""
+    return publish.delete(rule_id, _producer(bootstrap))
+
+
+def _producer(bootstrap: str) -> Producer:
+    return Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "acks": "all"})

@@ -93,7 +93,9 @@ def run(settings: StackSettings, tell: Callable[[str], None], fraction: float = 
         endpoints = read_endpoints(endpoints_file(settings))
         with steps.step("provision"):
             provision(endpoints, material.bundle, material.bundle_dir, material.datasets_dir / "crm")
-            apply_rules(endpoints, [rule for name, rule in shipped_rules().items() if name != HELD_BACK_RULE])
+            apply_rules(
+                endpoints.kafka.bootstrap, [rule for name, rule in shipped_rules().items() if name != HELD_BACK_RULE]
+            )
         members = members_of(material.manifest, material.datasets_dir)
         fleet = Fleet(endpoints, material.bundle_dir, members, flow_s)
         watched = _flow(endpoints, fleet, steps, material, flow_s)
@@ -145,7 +147,7 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
             observers[name].stop()
         status = status_of(settings)
         faults_at_s = _kill(settings, fleet, steps, began_s)
-        apply_rules(endpoints, [shipped_rules()[HELD_BACK_RULE]])
+        apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[HELD_BACK_RULE]])
         queries_before = queries_answered(endpoints)
         observers["federated"] = watch_queries(run_query, accounts, QUERIES).start()
         observers["federated"].wait(QUERIES_WITHIN_S)

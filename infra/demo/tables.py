@@ -36,7 +36,7 @@ class LakeReader:
     def read(self, catalog: str, table: str, columns: str = "*") -> pa.Table:
         """Return a table's rows in its current snapshot; `table` is `namespace.name`."""
         location = self.metadata_location(catalog, table)
-        return self._duck.execute(f"SELECT {columns} FROM iceberg_scan('{location}')").to_arrow_table()
+        return self._duck.execute(f"SELECT {columns} FROM iceberg_scan('{location}')").fetch_arrow_table()
 
     def metadata_location(self, catalog: str, table: str) -> str:
         """Return where the current metadata of a table lies."""

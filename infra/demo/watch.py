@@ -1,4 +1,4 @@
-"""What the demo watches while data flows: freshness, decisions, the three-source query, the history endpoint, memory."""
+"""What is watched while data flows: freshness, decisions, the three-source query, the history endpoint, memory."""
 
 import itertools
 import ssl
@@ -13,7 +13,7 @@ import msgspec
 from contracts.decisions import Decision
 from contracts.errors import FieldlakeError
 from federation.config import TrinoConfig
-from federation.queries import SESSION_PROPERTIES, load_query
+from federation.queries import canned
 from federation.trino import TrinoClient
 from infra.cli.decision_log import read_timed
 from infra.demo.fleet import Fleet
@@ -117,9 +117,9 @@ class DecisionWatch:
 
 def three_source_query(endpoints: Endpoints) -> Callable[[str], object]:
     """Return a call that runs the three-source query for one account."""
-    query = load_query("account_situation")
-    client = trino_client(endpoints, SESSION_PROPERTIES)
-    return lambda account: client.query(*query.bind(account_id=account))
+    query = canned.load("account_situation")
+    client = trino_client(endpoints)
+    return lambda account: client.query(query.sql, query.bind({"account_id": account}))
 
 
 def queries_answered(endpoints: Endpoints) -> int:

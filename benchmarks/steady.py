@@ -1,0 +1,140 @@
+"""A stack under a steady flow: collectors replay at a fixed rate while the probe and the readers measure."""
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import psutil
+from msgspec import Struct
+
+from benchmarks.probe import Probe
+from infra.demo.fleet import Fleet, Member
+from infra.demo.material import Material, make_material
+from infra.demo.watch import (
+    DecisionWatch,
+    queries_answered,
+    three_source_query,
+    watch_freshness,
+    watch_history,
+    watch_queries,
+)
+from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
+from infra.launcher.launcher import Launcher
+from infra.launcher.settings import PORTS_SPAN, StackSettings
+from infra.provision import apply_rules, provision, shipped_rules
+
+EVENTS_PER_S: Final = 1_000
+COLLECTORS: Final = 4
+WARM_UP_S: Final = 600.0  # s of flow before anything is measured: a Trino JVM warms over thousands of queries
+PROBE_INTERVAL_MS: Final = 200
+PROBE_BATCHES: Final = 600
+QUERIES: Final = 200
+QUERIES_WITHIN_S: Final = 180.0
+PORT_BASES: Final = range(26_000, 32_000, PORTS_SPAN)
+
+
+class Steady(Struct, frozen=True):
+    """All latencies in ms by what was asked, and how they came about."""
+
+    latencies_ms: dict[str, list[float]]
+    how: dict[str, Any]
+
+
+def measure_steady(tell: Callable[[str], None], warm_up_s: float = WARM_UP_S) -> Steady:
+    """Start a stack, let it warm up under the flow, measure, stop it."""
+    with TemporaryDirectory(prefix="fieldlake-steady-") as folder:
+        settings = StackSettings(state_dir=Path(folder) / "state", port_base=_free_port_base())
+        launcher = Launcher(settings)
+        try:
+            tell("steady: starting a stack ...")
+            launcher.up()
+            material = make_material(Path(folder) / "material")
+            endpoints = read_endpoints(endpoints_file(settings))
+            provision(endpoints, material.bundle, material.bundle_dir, material.datasets_dir / "crm")
+            apply_rules(endpoints.kafka.bootstrap, shipped_rules().values())
+            return _measure(endpoints, material, tell, warm_up_s)
+        finally:
+            launcher.down()
+
+
+def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], None], warm_up_s: float) -> Steady:
+    measure_s = PROBE_BATCHES * PROBE_INTERVAL_MS / 1_000 + QUERIES_WITHIN_S
+    fleet = _collectors(endpoints, material, warm_up_s + 2 * measure_s)
+    decisions = DecisionWatch(endpoints)
+    try:
+        fleet.start()
+        tell(f"steady: {EVENTS_PER_S} events/s, warming up for {warm_up_s:.0f} s ...")
+        threading.Event().wait(warm_up_s)
+        decisions.start()
+        telemetry = material.bundle.contract("telemetry")
+        probe = Probe(endpoints, telemetry, "probe-01", PROBE_INTERVAL_MS, PROBE_BATCHES)
+        freshness = watch_freshness(endpoints, "lake_a.field.telemetry", probe.device).start()
+        tell("steady: freshness and decisions ...")
+        probe.start().wait()
+        threading.Event().wait(5.0)
+        freshness.stop()
+        tell("steady: the three-source query ...")
+        before = queries_answered(endpoints)
+        federated = watch_queries(three_source_query(endpoints), _accounts(), QUERIES).start()
+        federated.wait(QUERIES_WITHIN_S)
+        federated.stop()
+        tell("steady: the history endpoint ...")
+        history = watch_history(endpoints, [f"A-{n:04d}" for n in range(1, 200)]).start()
+        threading.Event().wait(60.0)
+        history.stop()
+    finally:
+        fleet.stop()
+        decisions.stop()
+    mine = [(d, at) for d, at in decisions.received if d.subject.startswith(probe.device)]
+    how = {
+        "flow": f"{COLLECTORS} agents replay purchases, together {EVENTS_PER_S} events/s, on the same machine",
+        "warm_up_s": warm_up_s,
+        "queries_before": before,
+        "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms on schedule; from the "
+        "scheduled send to the end of the first SELECT that shows it, polled back to back",
+        "decision": "the same batches, each completes a rule; from the scheduled send to receipt on the decisions topic",
+        "probe_behind_schedule_ms_max": round(probe.behind_ms_max, 1),
+        "probe_batches": PROBE_BATCHES,
+        "probe_decisions": len(mine),
+        "federated": f"{QUERIES} runs of the canned query account_situation over 40 accounts, one after the other",
+        "history": "GET over one kept-alive TLS connection, 200 assets in turn, 50 ms apart",
+        "load_1_min": psutil.getloadavg()[0],
+        "errors": {o.name: o.errors for o in (freshness, federated, history)},
+    }
+    return Steady(
+        {
+            "freshness": freshness.latencies_ms(),
+            "decision": [at - d.sealed_at_ms for d, at in mine],
+            "federated": federated.latencies_ms(),
+            "history": history.latencies_ms(),
+        },
+        how,
+    )
+
+
+def _collectors(endpoints: Endpoints, material: Material, seconds: float) -> Fleet:
+    """Return agents over files long enough for the whole run, made of the purchases again and again."""
+    source = [e for e in material.manifest.files if e.contract == "purchases" and e.role == "replay"]
+    text = b"".join((material.datasets_dir / e.path).read_bytes() for e in source)
+    rows = sum(e.rows for e in source)
+    wanted = math.ceil(seconds * EVENTS_PER_S / COLLECTORS)
+    file = Path(endpoints.state_dir) / "purchases-repeated.jsonl"
+    file.write_bytes(text * math.ceil(wanted / rows))
+    members = [
+        Member(f"bench-{n:02d}", "purchases", file, round(EVENTS_PER_S / COLLECTORS)) for n in range(1, COLLECTORS + 1)
+    ]
+    # A member's rate is its rows over the flow's seconds: with rows per second as rows, one second of flow.
+    return Fleet(endpoints, material.bundle_dir, members, flow_s=1.0)
+
+
+def _accounts() -> list[str]:
+    return [f"ACC-{n:04d}" for n in range(1, 41)]
+
+
+def _free_port_base() -> int:
+    taken = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    free = (base for base in PORT_BASES if not taken.intersection(range(base, base + PORTS_SPAN)))
+    return next(free)
