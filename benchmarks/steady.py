@@ -93,9 +93,9 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         "flow": f"{COLLECTORS} agents replay purchases, together {EVENTS_PER_S} events/s, on the same machine",
         "warm_up_s": warm_up_s,
         "queries_before": before,
-        "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms on schedule; from the "
+        "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms; from the "
         "scheduled send to the end of the first SELECT that shows it, polled back to back",
-        "decision": "the same batches, each completes a rule; from the scheduled send to receipt on the decisions topic",
+        "decision": "the same batches, each completes a rule; from the scheduled send to receipt by a reader",
         "probe_behind_schedule_ms_max": round(probe.behind_ms_max, 1),
         "probe_batches": PROBE_BATCHES,
         "probe_decisions": len(mine),
