@@ -1,0 +1,97 @@
+"""The bundle's folder: its document and the files that it names, each checked by its hash."""
+
+import hashlib
+from pathlib import Path
+
+from contracts import bundle as bundles
+from contracts.bundle import BUNDLE_FILE, Bundle, Stream
+from contracts.contract import Contract
+from contracts.errors import ContractError
+from edge_agent.adapters.onnx import OnnxScorer
+from edge_agent.core.filtering import Filter
+from edge_agent.core.intake import LEDGER, QUARANTINE, Plan
+from edge_agent.errors import BundleError
+
+
+def load(folder: Path) -> Bundle:
+    """Read the bundle's document. Raises BundleError, ContractError."""
+    try:
+        return bundles.decode((folder / BUNDLE_FILE).read_bytes())
+    except OSError as error:
+        raise BundleError(f"bundle {folder / BUNDLE_FILE}: expected a readable file: {error.strerror}") from error
+
+
+def plan_of(bundle: Bundle, folder: Path, *, device: str, shard: int, epoch: int, contract_id: str, lax: bool) -> Plan:
+    """Return what the bundle says about one source, its model loaded. Raises BundleError, ContractError."""
+    source = bundle.contract(contract_id)
+    stream = bundle.stream(contract_id)
+    windows_contract = _check_windows(source, stream, bundle) if stream.windows is not None else None
+    return Plan(
+        device=device,
+        shard=shard,
+        epoch=epoch,
+        source=source,
+        ledger=bundle.contract(LEDGER),
+        quarantine=bundle.contract(QUARANTINE),
+        filter=_filter(bundle, folder, source, stream),
+        windows=stream.windows,
+        windows_contract=windows_contract,
+        dictionaries={
+            entry.contract: _read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
+            for entry in bundle.dictionaries
+        },
+        lax=lax,
+    )
+
+
+def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream) -> Filter:
+    if stream.model is None:
+        return Filter()
+    model = next((entry for entry in bundle.models if entry.id == stream.model), None)
+    if model is None:
+        known = ", ".join(sorted(entry.id for entry in bundle.models)) or "none"
+        raise BundleError(f"bundle {bundle.version}: stream {source.id} names model {stream.model!r}, it has {known}")
+    for name in model.inputs:
+        _named(bundle, source, name, f"model {model.id}@{model.version}")
+    if model.chunk_rows < 1:
+        raise BundleError(f"model {model.id}@{model.version}: expected chunk_rows >= 1, found {model.chunk_rows}")
+    data = _read(folder, model.file, model.sha256, f"model {model.id}@{model.version}")
+    return Filter(model, OnnxScorer(model, data))
+
+
+def _check_windows(source: Contract, stream: Stream, bundle: Bundle) -> Contract:
+    assert stream.windows is not None
+    contract = bundle.contract(stream.windows.contract)
+    for name in stream.windows.sensors:
+        _named(bundle, source, name, "windows")
+        if not source.field(name).required:
+            raise BundleError(f"bundle {bundle.version}: windows over {source.id}.{name}: the field must be required")
+    if source.event_time_field is None or not source.field(source.event_time_field).required:
+        raise BundleError(f"bundle {bundle.version}: windows over {source.id}: it must have a required event time")
+    if source.subject_field is not None and not source.field(source.subject_field).required:
+        raise BundleError(f"bundle {bundle.version}: windows over {source.id}: its subject field must be required")
+    if stream.windows.window_ms < 1 or not stream.windows.sensors:
+        raise BundleError(f"bundle {bundle.version}: windows over {source.id}: expected window_ms >= 1 and sensors")
+    if contract.subject_field is None or contract.event_time_field is None:
+        raise BundleError(
+            f"bundle {bundle.version}: contract {contract.id}: windows need subject and event time fields"
+        )
+    return contract
+
+
+def _named(bundle: Bundle, source: Contract, name: str, what: str) -> None:
+    try:
+        source.field(name)
+    except ContractError as error:
+        raise BundleError(f"bundle {bundle.version}: {what} over {source.id}: {error}") from error
+
+
+def _read(folder: Path, name: str, sha256: str, what: str) -> bytes:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{what}: expected {folder / name}: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise BundleError(f"{what}: {folder / name} has SHA-256 {found}, the bundle names {sha256}: fetch it again")
+    return data

@@ -1,0 +1,72 @@
+"""The spool's folder on a real file system."""
+
+import os
+from pathlib import Path
+
+
+class FolderDisk:
+    """Implements `ports.Disk`. Files are kept for their owner alone: they hold personal data."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._unsynced_names: set[str] = set()
+
+    def names(self) -> list[str]:
+        return os.listdir(self._folder)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        with open(self._folder / name, "rb") as file:
+            file.seek(offset)
+            return file.read(-1 if length is None else length)
+
+    def append(self, name: str, data: bytes) -> None:
+        path = self._folder / name
+        if not path.exists():
+            self._unsynced_names.add(name)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    def sync(self, name: str) -> None:
+        descriptor = os.open(self._folder / name, os.O_WRONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        if name in self._unsynced_names:
+            self._sync_folder()
+            self._unsynced_names.clear()
+
+    def truncate(self, name: str, length: int) -> None:
+        os.truncate(self._folder / name, length)
+
+    def replace(self, name: str, data: bytes) -> None:
+        temporary = self._folder / f"{name}.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, self._folder / name)
+        self._sync_folder()
+
+    def delete(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,189 @@
+"""The broker, by paho: one client per connection, so that nothing but the spool remembers what was in flight."""
+
+import queue
+import ssl
+import threading
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from contracts import topics
+from edge_agent.config import MqttConfig
+from edge_agent.core.sending import SEND_WINDOW
+from edge_agent.errors import ConfigError
+
+KEEPALIVE_S: Final = 15  # s; a link that died in silence is noticed within 1.5 times this
+CONNECT_TIMEOUT_S: Final = 5.0  # s; for TCP and TLS each
+SESSION_EXPIRY_S: Final = 86_400  # s; commands for a device wait a day at the broker
+QUEUE_PUBLISHES: Final = SEND_WINDOW + 2  # publishes in paho: the window, and the state message before and after
+
+
+class LinkUp(Struct, frozen=True):
+    """The broker took the connection. `window` publishes may be open, a packet may have `packet_bytes_max`."""
+
+    link: int
+    window: int
+    packet_bytes_max: int | None
+
+
+class LinkDown(Struct, frozen=True):
+    """There is no connection, or no longer."""
+
+    link: int
+    reason: str
+
+
+class Answered(Struct, frozen=True):
+    """The broker answered a publish; `code` is the MQTT 5 reason code."""
+
+    link: int
+    message: int
+    code: int
+
+
+class Subscribed(Struct, frozen=True):
+    """The subscription to acknowledgements stands, or was refused."""
+
+    link: int
+    code: int
+
+
+class AckArrived(Struct, frozen=True):
+    """The newest acknowledgement document, in bytes."""
+
+    link: int
+    document: bytes
+
+
+class Wake(Struct, frozen=True):
+    """Nothing but a reason to look again."""
+
+
+UplinkEvent = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Wake
+
+
+class MqttUplink:
+    """Connects when told to, publishes, puts what it hears into `events`. Raises ConfigError for bad certificates."""
+
+    def __init__(self, config: MqttConfig, device: str, shard: int, events: "queue.SimpleQueue[UplinkEvent]") -> None:
+        self._config = config
+        self._device = device
+        self._topic = topics.up(shard, device)
+        self._ack_topic = topics.ack(device)
+        self._state_topic = topics.state(device)
+        self._events = events
+        self._link = 0
+        self._client: Client | None = None
+        try:
+            self._tls = ssl.create_default_context(cafile=config.ca_file)
+            self._tls.load_cert_chain(config.cert_file, config.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"certificates of {device}: {config.ca_file}, {config.cert_file}, {config.key_file}: {error}"
+            ) from error
+
+    @property
+    def link(self) -> int:
+        """Number of the newest connection; events of older ones say nothing."""
+        return self._link
+
+    def connect(self, epoch: int) -> None:
+        """Begin a connection in the background; LinkUp or LinkDown follows."""
+        self._link += 1
+        client = self._new_client(self._link, epoch)
+        self._client = client
+        threading.Thread(target=self._connect, args=(client, self._link), name="connect", daemon=True).start()
+
+    def publish(self, batch: bytes) -> int | None:
+        """Publish with QoS 1 and return the message id; None when the link has just gone."""
+        if self._client is None:
+            return None
+        info = self._client.publish(self._topic, batch, qos=1)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def drop(self) -> None:
+        """Break the connection off, without a goodbye."""
+        client, self._client = self._client, None
+        if client is not None:
+            sock = client.socket()
+            if sock is not None:
+                sock.close()
+            client.loop_stop()
+
+    def close(self, epoch: int) -> None:
+        """Say goodbye and end the connection."""
+        client, self._client = self._client, None
+        self._link += 1
+        if client is None:
+            return
+        if client.is_connected():
+            client.publish(self._state_topic, _state(epoch, online=False), qos=0, retain=True)
+        client.disconnect()
+        client.loop_stop()
+
+    def _connect(self, client: Client, link: int) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        try:
+            client.connect(
+                self._config.host,
+                self._config.port,
+                keepalive=KEEPALIVE_S,
+                clean_start=link == 1,
+                properties=properties,
+            )
+        except OSError as error:
+            self._events.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}"))
+            return
+        client.loop_start()
+
+    def _new_client(self, link: int, epoch: int) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2, client_id=self._device, protocol=MQTTv5, reconnect_on_failure=False
+        )
+        client.tls_set_context(self._tls)
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(QUEUE_PUBLISHES)
+        client.max_queued_messages_set(QUEUE_PUBLISHES)
+        client.will_set(self._state_topic, _state(epoch, online=False), qos=1, retain=True)
+        put = self._events.put
+
+        def on_connect(
+            _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
+        ) -> None:
+            if reason.is_failure:
+                put(LinkDown(link, f"broker refused {self._device}: {reason}"))
+                return
+            window = min(SEND_WINDOW, getattr(properties, "ReceiveMaximum", SEND_WINDOW))
+            put(LinkUp(link, window, getattr(properties, "MaximumPacketSize", None)))
+            client.subscribe(self._ack_topic, qos=1)
+            client.publish(self._state_topic, _state(epoch, online=True), qos=0, retain=True)
+
+        def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
+            put(LinkDown(link, f"connection ended: {reason}"))
+
+        def on_publish(_c: Client, _u: Any, message: int, reason: ReasonCode, _p: Properties) -> None:
+            put(Answered(link, message, reason.value))
+
+        def on_subscribe(_c: Client, _u: Any, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
+            put(Subscribed(link, reasons[0].value))
+
+        def on_message(_c: Client, _u: Any, message: MQTTMessage) -> None:
+            put(AckArrived(link, bytes(message.payload)))
+
+        client.on_connect = on_connect
+        client.on_disconnect = on_disconnect
+        client.on_publish = on_publish
+        client.on_subscribe = on_subscribe
+        client.on_message = on_message
+        return client
+
+
+def _state(epoch: int, *, online: bool) -> bytes:
+    return msgspec.json.encode({"online": online, "epoch": epoch})

@@ -1,0 +1,90 @@
+"""A micro-batch's payload: rows to the bytes of one compressed Arrow record batch message."""
+
+import io
+from collections.abc import Mapping
+from typing import Any, Final
+
+import arro3.core as arrow
+import arro3.io
+import numpy as np
+import zstandard
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from contracts import wire
+from contracts.contract import SEQ_COLUMN, Contract, FieldType
+from edge_agent.core.events import Column, Seqs
+
+ZSTD_LEVEL: Final = 3
+_STREAM_END_BYTES: Final = 8  # continuation marker and a length of 0, at the end of every IPC stream
+
+_ARROW: Final = {
+    FieldType.STRING: arrow.DataType.utf8(),
+    FieldType.INT: arrow.DataType.int32(),
+    FieldType.LONG: arrow.DataType.int64(),
+    FieldType.FLOAT: arrow.DataType.float32(),
+    FieldType.DOUBLE: arrow.DataType.float64(),
+    FieldType.BOOLEAN: arrow.DataType.bool(),
+}
+_NUMPY: Final[dict[FieldType, Any]] = {
+    FieldType.INT: np.int32,
+    FieldType.LONG: np.int64,
+    FieldType.FLOAT: np.float32,
+    FieldType.DOUBLE: np.float64,
+    FieldType.BOOLEAN: np.bool_,
+}
+
+
+class Payload(Struct, frozen=True):
+    """Compressed bytes and the size they had before."""
+
+    data: bytes
+    raw_bytes: int
+
+
+class PayloadEncoder:
+    """Encodes rows of one contract. `dictionary` is a trained zstd dictionary, empty for none."""
+
+    def __init__(self, contract: Contract, dictionary: bytes = b"", level: int = ZSTD_LEVEL) -> None:
+        self._columns = wire.columns(contract)
+        self._schema = arrow.Schema(
+            [arrow.Field(column.name, _ARROW[column.type], nullable=not column.required) for column in self._columns]
+        )
+        # An empty stream is schema message + end marker; what a stream of one batch has beyond it is the batch message.
+        self._schema_bytes = len(_stream(arrow.RecordBatchReader.from_batches(self._schema, []))) - _STREAM_END_BYTES
+        trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+        if trained is not None:
+            trained.precompute_compress(level=level)
+        self.dictionary_id = trained.dict_id() if trained is not None else 0
+        self._compressor = zstandard.ZstdCompressor(level=level, dict_data=trained)
+
+    def encode(self, seqs: Seqs, columns: Mapping[str, Column]) -> Payload:
+        """Encode rows; a field that `columns` lacks is null. A 32-bit difference column wraps, as its sum does."""
+        arrays = []
+        for column in self._columns:
+            values: Column = seqs if column.name == SEQ_COLUMN else columns.get(column.name, [None] * len(seqs))
+            if column.difference:
+                values = _differences(np.asarray(values, dtype=_NUMPY[column.type]))
+            arrays.append(_array(values, column.type))
+        batch = arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
+        message = _stream(batch)[self._schema_bytes : -_STREAM_END_BYTES]
+        return Payload(self._compressor.compress(message), len(message))
+
+
+def _stream(data: arrow.RecordBatch | arrow.RecordBatchReader) -> bytes:
+    sink = io.BytesIO()
+    arro3.io.write_ipc_stream(data, sink, compression=None)
+    return sink.getvalue()
+
+
+def _differences(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the first value, then each value less the one before."""
+    if len(values) == 0:
+        return values
+    return np.concatenate((values[:1], np.diff(values)))
+
+
+def _array(values: Column, kind: FieldType) -> arrow.Array:
+    if isinstance(values, np.ndarray):
+        return arrow.Array.from_numpy(np.ascontiguousarray(values, dtype=_NUMPY[kind]))
+    return arrow.Array(values, type=_ARROW[kind])

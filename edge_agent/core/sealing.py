@@ -1,0 +1,73 @@
+"""Rows of one stream to sealed micro-batches, each within the limits of a batch."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct
+
+from contracts import microbatch
+from contracts.contract import Contract, fingerprint
+from contracts.microbatch import BATCH_BYTES_MAX, HEADER_BYTES, RAW_BYTES_MAX, SPAN_MAX, Header
+from edge_agent.core.events import Column, Seqs
+from edge_agent.core.payload import PayloadEncoder
+
+
+class SealedBatch(Struct, frozen=True):
+    """A micro-batch ready to be spooled; it accounts for [first_seq, first_seq + span) of its contract's stream."""
+
+    contract: str
+    first_seq: int
+    span: int
+    rows: int
+    data: bytes
+
+
+class Sealer:
+    """Seals batches of one contract in one epoch."""
+
+    def __init__(self, contract: Contract, epoch: int, dictionary: bytes = b"") -> None:
+        self.contract = contract
+        self._epoch = epoch
+        self._fingerprint = fingerprint(contract)
+        self._encoder = PayloadEncoder(contract, dictionary)
+
+    def seal(
+        self, first_seq: int, end_seq: int, seqs: Seqs, columns: Mapping[str, Column], sealed_at_ms: int
+    ) -> list[SealedBatch]:
+        """Return batches that together account for [first_seq, end_seq); `seqs` are the numbers of the rows sent.
+
+        Rows that do not fit into one batch are halved until they do.
+        """
+        payload = self._encoder.encode(seqs, columns)
+        fits = len(payload.data) + HEADER_BYTES <= BATCH_BYTES_MAX and payload.raw_bytes <= RAW_BYTES_MAX
+        if len(seqs) > 1 and not fits:
+            half = len(seqs) // 2
+            middle = int(seqs[half])
+            head = {name: column[:half] for name, column in columns.items()}
+            tail = {name: column[half:] for name, column in columns.items()}
+            return [
+                *self.seal(first_seq, middle, seqs[:half], head, sealed_at_ms),
+                *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms),
+            ]
+        header = Header(
+            fingerprint=self._fingerprint,
+            epoch=self._epoch,
+            first_seq=first_seq,
+            span=end_seq - first_seq,
+            rows=len(seqs),
+            raw_bytes=payload.raw_bytes,
+            sealed_at_ms=sealed_at_ms,
+            dictionary_id=self._encoder.dictionary_id,
+        )
+        data = microbatch.seal(header, payload.data)
+        return [SealedBatch(self.contract.id, first_seq, end_seq - first_seq, len(seqs), data)]
+
+    def tombstones(self, first_seq: int, end_seq: int, sealed_at_ms: int) -> list[SealedBatch]:
+        """Return batches without rows that account for a range whose events no longer exist."""
+        none = np.zeros(0, dtype=np.int64)
+        empty: dict[str, Column] = {field.name: [] for field in self.contract.fields}
+        return [
+            batch
+            for first in range(first_seq, end_seq, SPAN_MAX)
+            for batch in self.seal(first, min(end_seq, first + SPAN_MAX), none, empty, sealed_at_ms)
+        ]

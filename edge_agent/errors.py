@@ -1,0 +1,38 @@
+"""Errors of the edge agent, in the tree of `contracts.errors`.
+
+FieldlakeError
+├── IllegalStepError           a state machine was asked for a step that its table does not have: a defect of ours
+├── RetrySafeError
+│   └── SpoolWriteError            the disk took no more; the group is kept in memory and written again
+└── OperatorMustActError
+    ├── ConfigError                the configuration file cannot be followed
+    ├── BundleError                the bundle does not fit the configuration, or one of its files is not the one named
+    ├── SourceError                the source cannot be read, or is not the one that the spool was filled from
+    └── SpoolError                 the spool belongs to another device or source, or nothing of it can be read
+"""
+
+from contracts.errors import FieldlakeError, OperatorMustActError, RetrySafeError
+
+
+class IllegalStepError(FieldlakeError):
+    """A state machine was asked for a step that its table does not have."""
+
+
+class SpoolWriteError(RetrySafeError):
+    """The disk refused a write; what was to be written is still in memory."""
+
+
+class ConfigError(OperatorMustActError):
+    """The configuration file cannot be followed."""
+
+
+class BundleError(OperatorMustActError):
+    """The bundle does not fit the configuration, or one of its files is not the one named."""
+
+
+class SourceError(OperatorMustActError):
+    """The source cannot be read, or is not the one that the spool was filled from."""
+
+
+class SpoolError(OperatorMustActError):
+    """The spool belongs to another device or source, or nothing of it can be read."""

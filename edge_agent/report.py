@@ -1,0 +1,48 @@
+"""What an agent says of itself: its ledger, what it cost on the wire, and how it fares."""
+
+from msgspec import Struct
+
+from contracts.watermark import AckDocument
+from edge_agent.core.accounts import StreamSums, Wire
+
+
+class WireReport(Struct, frozen=True):
+    """See `core.accounts.Wire`."""
+
+    batches: int
+    rows: int
+    payload_bytes: int
+    packet_bytes: int
+    json_bytes: int
+    all_batches: int
+    all_payload_bytes: int
+    all_packet_bytes: int
+
+
+class Report(Struct, frozen=True):
+    """The agent's ledger JSON. `unexplained` is summed over streams without sign, so that faults cannot cancel out.
+
+    `pending_batches` the lake is not known to hold; `held_batches` of these are not sent again before a restart.
+    """
+
+    device: str
+    epoch: int
+    streams: dict[str, StreamSums]
+    unexplained: int
+    wire: WireReport
+    batches_published: int
+    resends: int
+    pss_mb: float | None
+    link: str
+    source_at_end: bool
+    drained: bool
+    pending_batches: int
+    held_batches: int
+    spool_bytes: int
+    last_error: str | None
+    ack: AckDocument | None
+
+
+def wire_report(wire: Wire) -> WireReport:
+    """Return the sums under their names."""
+    return WireReport(**{name: getattr(wire, name) for name in Wire.__struct_fields__})
