@@ -37,8 +37,6 @@ def figures_of(outcome: Outcome) -> dict[str, float | None]:
         "history_p99_ms": spread["history"].p99_ms,
         "stack_start_s": outcome.stack_start_s,
         "stack_memory_gb": round(outcome.status.memory_gib, 2),
-        "demo_cold_s": None,
-        "demo_warm_s": None,
     }
 
 

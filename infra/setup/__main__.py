@@ -4,6 +4,7 @@ A second run does only what is missing.
 """
 
 import fcntl
+import json
 import signal
 import sys
 import time
@@ -68,6 +69,7 @@ def _do_missing(started_s: float) -> int:
             file=sys.stderr,
         )
         return 1
+    paths.last_setup_file().write_text(json.dumps({"ended_at_s": time.time(), "seconds": round(took_s, 1)}))
     print(f"set-up: complete after {took_s:.0f} s")
     return 0
 

@@ -92,6 +92,11 @@ def data_env() -> Path:
     return repo_root() / ".venvs" / "data"
 
 
+def last_setup_file() -> Path:
+    """Return the file in which set-up notes when it last had something to do, and how long that took."""
+    return repo_root() / ".venvs" / "last-setup.json"
+
+
 def site_packages(environment: Path) -> Path:
     """Return the folder of an environment's installed packages."""
     return environment / _SITE_PACKAGES
