@@ -106,7 +106,7 @@ def _rules(environment: StreamExecutionEnvironment, config: TriggersConfig) -> D
         CREATE TEMPORARY TABLE rules (
             id BYTES,
             document BYTES,
-            at BIGINT METADATA FROM 'offset' VIRTUAL
+            record_offset BIGINT METADATA FROM 'offset' VIRTUAL
         ) WITH (
             'connector' = 'kafka',
             'topic' = '{topics.RULES}',

@@ -68,10 +68,12 @@ class Preselector:
         """Read the compacted topics to their ends. Raises RetrySafeError when the log does not answer."""
         partitions = [TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in Followed]
         try:
-            ends = {p.topic: self._control.get_watermark_offsets(p, timeout=CATCH_UP_TIMEOUT_S)[1] for p in partitions}
+            bounds = {p.topic: self._control.get_watermark_offsets(p, timeout=CATCH_UP_TIMEOUT_S) for p in partitions}
             self._control.assign(partitions)
         except KafkaException as error:
             raise RetrySafeError(f"preselector: the log does not answer for {', '.join(Followed)}: {error}") from error
+        # An empty topic never gives the consumer a position.
+        ends = {topic: end for topic, (first, end) in bounds.items() if first < end}
         while any(self._position(topic) < end for topic, end in ends.items()) and not self._stopping:
             self._follow(timeout_s=POLL_TIMEOUT_S)
 
