@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from infra.setup.paths import last_setup_file
 
-SAME_COMMAND_S: Final = 30.0  # s between the end of a set-up and the demo that it was made for; the next is the warm one
+SAME_COMMAND_S: Final = 30.0  # s from the end of a set-up to the demo that it was made for
 
 
 class _Setup(Struct, frozen=True):
