@@ -1,0 +1,45 @@
+"""Start the ingest process: `python -m lakehouse --config FILE`.
+
+FILE is a `LakeConfig` in JSON. FILE.ready (our pid) is there while the log is followed and all tables are open;
+FILE.status.json is replaced once a second (`lakehouse.status.IngestStatus`).
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from lakehouse.config import LakeConfig
+from lakehouse.iceberg import IcebergLake
+from lakehouse.ingest import Ingest
+from lakehouse.kafka import KafkaLog
+from lakehouse.process import ReadyFile, WallClock, beside, serve
+from lakehouse.status import IngestStatus, StatusFile
+
+
+def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
+    """Follow the log until stopped."""
+    clock = WallClock()
+    status = IngestStatus(pid=os.getpid())
+    status_file = StatusFile(beside(path, "status.json"), status, clock.now_ms)
+    ready_file = ReadyFile(beside(path, "ready"), ready)
+    ingest = Ingest(
+        KafkaLog(config.kafka_bootstrap), IcebergLake(config.catalogs), clock, config.commit_interval_ms, status
+    )
+    status_file.start()
+    ready_file.start()
+    try:
+        ingest.run(stop, ready)
+    finally:
+        ready_file.stop()
+        status_file.stop()
+        ingest.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until stopped; return the exit code."""
+    return serve("lakehouse", "Write micro-batches from the log into Iceberg tables.", work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Errors of the lakehouse. Catch a branch: it answers "what may I do now?".
+
+FieldlakeError
+├── RetrySafeError
+│   ├── CommitConflictError        other writers moved the table too often in a row: recover and repeat
+│   ├── LogUnavailableError        the log did not answer or did not take a message
+│   └── StoreUnavailableError      an object store or catalog did not answer; no table was changed
+├── OutcomeUnknownError
+│   └── CommitOutcomeUnknownError  a commit may have landed and the catalog cannot be asked: recover, then look
+└── OperatorMustActError
+    ├── ConfigError                the configuration file cannot be followed
+    ├── FencedError                another ingest process writes the same table
+    ├── StateError                 a table's recovery state cannot be read
+    ├── TableConflictError         a contract does not fit the table that exists
+    └── PayloadError               a batch's payload is not what its header says; the batch goes to the dead letters
+"""
+
+from contracts.errors import OperatorMustActError, OutcomeUnknownError, RetrySafeError
+
+
+class CommitConflictError(RetrySafeError):
+    """Other writers moved the table more often than a commit tries."""
+
+
+class LogUnavailableError(RetrySafeError):
+    """The log did not answer or did not take a message in time."""
+
+
+class StoreUnavailableError(RetrySafeError):
+    """An object store or a catalog did not answer; no table was changed."""
+
+
+class CommitOutcomeUnknownError(OutcomeUnknownError):
+    """A commit may have landed; nothing of it may be cleaned up."""
+
+
+class ConfigError(OperatorMustActError):
+    """The configuration file cannot be followed."""
+
+
+class FencedError(OperatorMustActError):
+    """Another ingest process has committed to a table that this one writes."""
+
+
+class StateError(OperatorMustActError):
+    """The recovery state that a snapshot names cannot be read."""
+
+
+class TableConflictError(OperatorMustActError):
+    """A contract does not fit the table that exists under its name."""
+
+
+class PayloadError(OperatorMustActError):
+    """A payload is not what its header says. `reason` is a short stable code for dead letters and metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason

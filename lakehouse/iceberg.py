@@ -1,0 +1,249 @@
+"""Iceberg tables behind the `Lake` port: a SQL catalog per object store, one compare-and-set per commit."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, cast
+from uuid import uuid4
+
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.io.pyarrow import write_file
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, WriteTask
+from pyiceberg.table.snapshots import Snapshot
+from sqlalchemy.exc import SQLAlchemyError
+
+from contracts.contract import Contract
+from lakehouse.config import CatalogConfig
+from lakehouse.errors import (
+    CommitConflictError,
+    CommitOutcomeUnknownError,
+    FencedError,
+    StoreUnavailableError,
+    TableConflictError,
+)
+from lakehouse.ports import Recovered, Written
+from lakehouse.schema import iceberg_schema
+from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
+from lakehouse.tables import table_properties
+
+# Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
+# conflicts in a row are rare; eight mean that somebody else writes here all the time.
+COMMIT_TRIES_MAX: Final = 8
+UNKNOWN: Final = (CommitStateUnknownException, SQLAlchemyError, OSError)
+
+_log = logging.getLogger(__name__)
+
+
+class IcebergTable:
+    """One table, written by one ingest process. Not for use from two threads at once."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._state_location: str | None = None
+
+    @property
+    def table(self) -> Table:
+        """The library's own table, for readers and maintenance."""
+        return self._table
+
+    def recover(self) -> Recovered:
+        """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
+        with _answers(f"table {self._name}"):
+            self._table.refresh()
+            snapshot = state_snapshot(self._table)
+            self._state_location = state_location(snapshot)
+            if snapshot is None or self._state_location is None:
+                return Recovered(TableState(), None)
+            with self._table.io.new_input(self._state_location).open() as stream:
+                return Recovered(decode(stream.read(), self._state_location), snapshot.snapshot_id)
+
+    def reload(self) -> None:
+        """Take over a changed schema."""
+        with _answers(f"table {self._name}"):
+            self._table.refresh()
+
+    def write(self, rows: pa.Table | None, state: TableState) -> Written:
+        """Store the state file and, when there are rows, one data file."""
+        location = f"{self._table.location()}/metadata/fieldlake-state-{uuid4()}.msgpack.zst"
+        with _answers(f"store of table {self._name}"):
+            with self._table.io.new_output(location).create(overwrite=True) as stream:
+                stream.write(encode(state))
+            return Written(location, () if rows is None else write_rows(self._table, rows))
+
+    def commit(self, written: Written) -> int:
+        """Make the files current in one snapshot; see `lakehouse.ports.LakeTable.commit`.
+
+        1. look       the newest state must be the one this process knows, or its own that landed unseen.
+        2. append     against exactly that snapshot. Conflict: nothing happened, look again.
+        3. unknown    the answer was lost: look again; the state's unique location says whether it landed. Should it
+                      land later still, the compare-and-set of step 2 fails and the next look finds it.
+        """
+        unknown: BaseException | None = None
+        for attempt in range(COMMIT_TRIES_MAX):
+            try:
+                if attempt:
+                    self._table.refresh()
+                if (landed := self._landed(written)) is not None:  # Step 1.
+                    return landed
+                return self._append(written)  # Step 2.
+            except CommitFailedException as conflict:
+                _log.info("commit to %s: moved by another writer, try %d: %s", self._name, attempt + 1, conflict)
+            except UNKNOWN as error:  # Step 3.
+                unknown = error
+                _log.warning("commit to %s: no answer, looking whether it landed: %s", self._name, error)
+        if unknown is not None:
+            raise CommitOutcomeUnknownError(
+                f"commit to {self._name}: expected an answer from catalog and store within {COMMIT_TRIES_MAX} tries, "
+                f"last: {unknown}: check that both run; ingest looks again by itself"
+            ) from unknown
+        raise CommitConflictError(f"commit to {self._name}: other writers won {COMMIT_TRIES_MAX} times in a row")
+
+    @property
+    def _name(self) -> str:
+        return ".".join(self._table.name())
+
+    def _landed(self, written: Written) -> int | None:
+        snapshot = state_snapshot(self._table)
+        found = state_location(snapshot)
+        if snapshot is not None and found == written.state_location:
+            self._state_location = found
+            return snapshot.snapshot_id
+        if found != self._state_location:
+            raise FencedError(
+                f"table {self._name}: expected {self._state_location} as the newest state, found {found}: another "
+                "ingest process writes here; stop one of the two, the other goes on from the table by itself"
+            )
+        return None
+
+    def _append(self, written: Written) -> int:
+        transaction = self._table.transaction()
+        update = transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: written.state_location})
+        with update.merge_append() as append:
+            for file in written.files:
+                append.append_data_file(cast(DataFile, file))
+        transaction.commit_transaction()
+        self._state_location = written.state_location
+        return append.snapshot_id
+
+
+class IcebergLake:
+    """Catalogs by the names that contracts use."""
+
+    def __init__(self, catalogs: tuple[CatalogConfig, ...]) -> None:
+        self._catalogs = {config.name: open_catalog(config) for config in catalogs}
+
+    def open(self, contract: Contract) -> IcebergTable:
+        """Open the table of a contract; create it or add its new columns. Raises TableConflictError."""
+        if contract.catalog not in self._catalogs:
+            raise TableConflictError(
+                f"contract {contract.id}: its catalog is {contract.catalog!r}, configured are "
+                f"{', '.join(sorted(self._catalogs))}: add it to the configuration or publish a corrected contract"
+            )
+        catalog = self._catalogs[contract.catalog]
+        with _answers(f"catalog {contract.catalog}"):
+            try:
+                table = catalog.load_table(contract.table)
+            except NoSuchTableError:
+                table = _create(catalog, contract)
+            _evolve(table, contract)
+        return IcebergTable(table)
+
+    def close(self) -> None:
+        """Release connections."""
+        for catalog in self._catalogs.values():
+            catalog.engine.dispose()
+
+
+def open_catalog(config: CatalogConfig) -> SqlCatalog:
+    """Open one catalog; its two tables in the database are created when they are missing."""
+    return SqlCatalog(
+        config.name,
+        **{
+            "uri": config.uri,
+            "warehouse": config.warehouse,
+            "pool_pre_ping": "true",
+            "py-io-impl": "lakehouse.file_io.SmallFileIO",
+            "s3.endpoint": config.s3_endpoint,
+            "s3.access-key-id": config.s3_access_key,
+            "s3.secret-access-key": config.s3_secret_key,
+            "s3.region": config.s3_region,
+        },
+    )
+
+
+def state_snapshot(table: Table) -> Snapshot | None:
+    """Return the newest snapshot that names a state, among the ancestors of the current one."""
+    return next((snapshot for snapshot in _ancestry(table) if state_location(snapshot) is not None), None)
+
+
+def state_location(snapshot: Snapshot | None) -> str | None:
+    """Return the location of the state that a snapshot names."""
+    return None if snapshot is None or snapshot.summary is None else snapshot.summary.get(STATE_PROPERTY)
+
+
+def _ancestry(table: Table) -> list[Snapshot]:
+    by_id = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
+    found: list[Snapshot] = []
+    at = table.metadata.current_snapshot_id
+    while at is not None and at in by_id:
+        found.append(by_id[at])
+        at = by_id[at].parent_snapshot_id
+    return found
+
+
+def write_rows(table: Table, rows: pa.Table) -> tuple[DataFile, ...]:
+    """Write one data file with the table's columns; columns that the rows lack become null."""
+    columns = table.schema().as_arrow()
+    arrays = [
+        rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+        for field in columns
+    ]
+    aligned = pa.Table.from_arrays(arrays, schema=columns).combine_chunks()
+    task = WriteTask(write_uuid=uuid4(), task_id=0, schema=table.schema(), record_batches=aligned.to_batches())
+    return tuple(write_file(table.io, table.metadata, iter([task])))
+
+
+def _create(catalog: SqlCatalog, contract: Contract) -> Table:
+    with suppress(NamespaceAlreadyExistsError):
+        catalog.create_namespace(contract.namespace)
+    try:
+        return catalog.create_table(
+            contract.table, schema=iceberg_schema(contract), properties=table_properties(contract)
+        )
+    except TableAlreadyExistsError:
+        return catalog.load_table(contract.table)
+
+
+def _evolve(table: Table, contract: Contract) -> None:
+    """Add columns that a newer version brings; anything else that differs is a person's decision."""
+    wanted = {field.name: field for field in iceberg_schema(contract).fields}
+    present = {field.name: field for field in table.schema().fields}
+    for name in wanted.keys() & present.keys():
+        if wanted[name].field_type != present[name].field_type:
+            raise TableConflictError(
+                f"table {contract.table}: column {name} is {present[name].field_type}, contract {contract.id} "
+                f"{contract.version} says {wanted[name].field_type}: publish the new type under a new field name"
+            )
+    missing = [field for name, field in wanted.items() if name not in present]
+    if missing:
+        with table.update_schema() as update:
+            for field in missing:
+                update.add_column(field.name, field.field_type, doc=field.doc)
+
+
+@contextmanager
+def _answers(what: str) -> Iterator[None]:
+    """Turn a store or catalog that does not answer into our own error; only around what changes no table."""
+    try:
+        yield
+    except UNKNOWN as error:
+        raise StoreUnavailableError(f"{what}: expected an answer: {error}: check that store and catalog run") from error

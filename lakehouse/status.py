@@ -1,0 +1,84 @@
+"""What a lakehouse process says about itself: one JSON document beside its configuration, replaced once a second."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+STATUS_INTERVAL_S: Final = 1.0  # seconds; a status page shows a stall within two of them
+
+_log = logging.getLogger(__name__)
+
+
+class IngestStatus(Struct):
+    """Counters since the process started, and the state at `updated_at_ms`."""
+
+    pid: int
+    ready: bool = False
+    rounds: int = 0
+    batches: int = 0
+    rows: dict[str, int] = {}  # rows committed, by contract
+    refused_rows: int = 0
+    dead: dict[str, int] = {}  # dead letters, by reason code
+    lag: int = 0  # messages between the last commit and the end of the log
+    last_plan_ms: float = 0.0
+    last_commit_ms: float = 0.0
+    last_round_at_ms: int = 0
+    recoveries: int = 0
+    last_error: str = ""
+    last_error_at_ms: int = 0
+    updated_at_ms: int = 0
+
+
+class MaintenanceStatus(Struct):
+    """Counters since the process started, by table where there is a mapping."""
+
+    pid: int
+    ready: bool = False
+    passes: int = 0
+    compactions: dict[str, int] = {}
+    files_merged: dict[str, int] = {}
+    snapshots_expired: dict[str, int] = {}
+    files_deleted: dict[str, int] = {}
+    conflicts: int = 0
+    last_pass_ms: float = 0.0
+    last_error: str = ""
+    last_error_at_ms: int = 0
+    updated_at_ms: int = 0
+
+
+class StatusFile:
+    """Writes a status once a second from a thread of its own, so that a stall shows as figures that stand still."""
+
+    def __init__(self, path: Path, status: IngestStatus | MaintenanceStatus, now_ms: Callable[[], int]) -> None:
+        self._path, self._status, self._now_ms = path, status, now_ms
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write a last time and end."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(STATUS_INTERVAL_S):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        self._status.updated_at_ms = self._now_ms()
+        partial = self._path.with_name(f"{self._path.name}.partial")
+        try:
+            partial.write_bytes(msgspec.json.encode(self._status))
+            os.replace(partial, self._path)
+        except OSError as error:
+            _log.warning("status file %s cannot be written: %s: free space or correct the folder", self._path, error)

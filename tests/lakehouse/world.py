@@ -1,0 +1,72 @@
+"""An ingest process over an in-memory log and a real catalog on SQLite with files on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from contracts.contract import Contract
+from lakehouse.config import CatalogConfig
+from lakehouse.iceberg import IcebergLake, open_catalog
+from lakehouse.ingest import Ingest
+from lakehouse.ports import Fault, no_fault
+from lakehouse.status import IngestStatus
+from tests.lakehouse.frames import CONTRACTS
+from tests.lakehouse.memory import Broker, ManualClock, MemoryLog
+
+IDENTITY = ("origin", "epoch", "seq")
+
+
+def catalogs(folder: Path) -> tuple[CatalogConfig, ...]:
+    """Both catalogs in one SQLite file."""
+    return tuple(
+        CatalogConfig(name, f"sqlite:///{folder}/catalog.db", f"file://{folder}/{name}", "", "", "")
+        for name in ("lake_a", "lake_b")
+    )
+
+
+class World:
+    """A broker with the shipped contracts, and the processes that a test starts over it."""
+
+    def __init__(self, folder: Path, publish: bool = True) -> None:
+        self.folder = folder
+        self.broker, self.clock = Broker(), ManualClock()
+        self.lakes: list[IcebergLake] = []
+        self.ingests: list[Ingest] = []
+        if publish:
+            for contract in CONTRACTS.values():
+                self.broker.publish(contract)
+
+    def start(self, fault: Fault = no_fault, recover: bool = True) -> Ingest:
+        """Start an ingest process; a crash is simply to stop using it."""
+        lake = IcebergLake(catalogs(self.folder))
+        ingest = Ingest(MemoryLog(self.broker, self.clock), lake, self.clock, 250, IngestStatus(pid=0), fault)
+        self.ingests.append(ingest)
+        if recover:
+            ingest.recover()
+        return ingest
+
+    def drain(self, ingest: Ingest) -> int:
+        """Step until nothing is left; return the number of rounds."""
+        rounds = 0
+        while ingest.step():
+            rounds += 1
+        return rounds
+
+    def rows(self, contract: Contract) -> pa.Table:
+        """All rows of a contract's table, ordered by identity."""
+        config = next(c for c in catalogs(self.folder) if c.name == contract.catalog)
+        catalog = open_catalog(config)
+        try:
+            return catalog.load_table(contract.table).scan().to_arrow().sort_by([(k, "ascending") for k in IDENTITY])
+        finally:
+            catalog.engine.dispose()
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """All rows of a contract's table as dictionaries, ordered by identity."""
+        found: list[dict[str, Any]] = self.rows(CONTRACTS[name]).to_pylist()
+        return found
+
+    def close(self) -> None:
+        for ingest in self.ingests:
+            ingest.close()
