@@ -74,9 +74,9 @@ class Decoder:
 
     def _decompressed(self, batch: Batch) -> bytes:
         header = batch.header
-        if zstandard.frame_content_size(batch.payload) not in (-1, header.raw_bytes):
-            raise BatchFormatError(f"batch at seq {header.first_seq}: its frame is not of {header.raw_bytes} bytes")
         try:
+            if zstandard.frame_content_size(batch.payload) not in (-1, header.raw_bytes):
+                raise BatchFormatError(f"batch at seq {header.first_seq}: its frame is not of {header.raw_bytes} bytes")
             raw = self._decompressor(header.dictionary_id).decompress(batch.payload, max_output_size=header.raw_bytes)
         except zstandard.ZstdError as error:
             raise BatchFormatError(f"batch at seq {header.first_seq}: {error}") from error
