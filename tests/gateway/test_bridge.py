@@ -149,7 +149,9 @@ def test_a_device_that_connects_later_learns_its_watermark_at_once(
     plant.write_watermark(mark("latecomer", 5, contract="ledger"))
     expected = AckDocument("latecomer", (mark("latecomer", 5, contract="ledger"), mark("latecomer", 20)))
     early = connect("latecomer")
-    eventually(lambda: early.acks and watermark.decode_ack(early.acks[-1]) == expected, "the watermark is published")
+    eventually(
+        lambda: bool(early.acks) and watermark.decode_ack(early.acks[-1]) == expected, "the watermark is published"
+    )
     early.close()
     late = connect("latecomer")
     eventually(lambda: bool(late.acks), "the retained watermark")
