@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import permutations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +21,8 @@ from flink_jobs.triggers.core.evaluator import (
 )
 from flink_jobs.triggers.core.matching import MARKS_PER_SET_MAX
 from flink_jobs.triggers.core.partials import ShardState
+
+UNHURRIED = settings(deadline=None)  # a busy machine is no finding
 
 NOW_MS = 1_800_000_000_000
 US_PER_S = 1_000_000
@@ -128,12 +130,14 @@ ROWS = st.lists(
 RULES = st.builds(rule, st.sampled_from([ALL_OF_AB, THREE_OF_A]), st.sampled_from([0, 5, 30]))
 
 
+@UNHURRIED
 @given(one=RULES, rows=ROWS)
 def test_every_window_is_seen_whatever_the_order_of_arrival(one: Rule, rows: list[tuple[int, str, str]]) -> None:
     arrivals = events_of(rows)
     assert decided(run_singly(prepare([one]), arrivals)) == oracle(one, arrivals)
 
 
+@UNHURRIED
 @given(one=RULES, rows=ROWS, cuts=st.lists(st.integers(1, 5), min_size=16, max_size=16))
 def test_batching_changes_nothing_for_events_in_order(
     one: Rule, rows: list[tuple[int, str, str]], cuts: list[int]
@@ -147,6 +151,7 @@ def test_batching_changes_nothing_for_events_in_order(
     assert sorted(d.id for d in run(prepare([one]), batches)) == sorted(d.id for d in singly)
 
 
+@UNHURRIED
 @given(one=RULES, rows=ROWS, data=st.data())
 def test_redelivered_events_change_nothing(one: Rule, rows: list[tuple[int, str, str]], data: st.DataObject) -> None:
     arrivals = events_of(rows)

@@ -29,7 +29,7 @@ def test_a_shipped_rule_names_fields_and_subjects_that_exist(file: Path) -> None
         contract = contract_named(condition.contract)
         assert contract.subject_kind == rule.subject
         for comparison in condition.where:
-            assert contract.field(comparison.field)
+            assert contract.field(comparison.field).name == comparison.field
             assert not isinstance(comparison.value, tuple)
             assert kind_of(comparison.value) is not None
         found = row_filter(contract, [rule])

@@ -1,7 +1,7 @@
 """Keyed state survives its bytes, and bytes of another form are refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.decisions import EventId
@@ -17,6 +17,7 @@ STATES = st.builds(
 )
 
 
+@UNHURRIED
 @given(state=STATES)
 def test_a_state_survives_its_bytes(state: ShardState) -> None:
     assert state_codec.decode(state_codec.encode(state)) == state
@@ -35,6 +36,8 @@ def test_the_first_byte_is_the_version() -> None:
         (bytes((state_codec.VERSION,)) + b"\x01", "expected the form"),
     ],
 )
+
+UNHURRIED = settings(deadline=None)  # a busy machine is no finding
 def test_other_bytes_are_refused_with_what_was_found(data: bytes, found: str) -> None:
     with pytest.raises(StateFormatError, match=found):
         state_codec.decode(data)
