@@ -9,6 +9,7 @@ from flink_jobs.triggers.core import state_codec
 from flink_jobs.triggers.core.partials import EMPTY, Mark, Partial, ShardState
 from flink_jobs.triggers.errors import StateFormatError
 
+UNHURRIED = settings(deadline=None)  # a busy machine is no finding
 INTS = st.integers(-(2**63), 2**63 - 1)
 MARKS = st.builds(Mark, INTS, st.builds(EventId, st.text(), st.text(), INTS, INTS), st.integers(0, 2**16 - 1))
 PARTIALS = st.builds(Partial, INTS, INTS, INTS, st.lists(MARKS, max_size=4).map(tuple))
@@ -36,8 +37,6 @@ def test_the_first_byte_is_the_version() -> None:
         (bytes((state_codec.VERSION,)) + b"\x01", "expected the form"),
     ],
 )
-
-UNHURRIED = settings(deadline=None)  # a busy machine is no finding
 def test_other_bytes_are_refused_with_what_was_found(data: bytes, found: str) -> None:
     with pytest.raises(StateFormatError, match=found):
         state_codec.decode(data)
