@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from contracts.contract import FLOATS, Contract, Field, FieldType
 from edge_agent.core.refusal import EVENT_BYTES_MAX, REFUSED_SIZE, refusal
 
-Column: TypeAlias = "NDArray[Any] | list[Any]"
-Seqs: TypeAlias = "NDArray[np.int64]"
+Column: TypeAlias = NDArray[Any] | list[Any]
+Seqs: TypeAlias = NDArray[np.int64]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BOUNDS: Final = {FieldType.INT: (-(2**31), 2**31 - 1), FieldType.LONG: (-(2**63), 2**63 - 1)}

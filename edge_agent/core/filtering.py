@@ -11,7 +11,7 @@ from contracts.bundle import Model
 from edge_agent.core.events import Column, Events
 from edge_agent.ports import Scorer
 
-Scores: TypeAlias = "NDArray[np.float32]"
+Scores: TypeAlias = NDArray[np.float32]
 
 
 class Verdict(Struct, frozen=True):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from contracts import topics
 from contracts.bundle import Windows as WindowsPlan
@@ -176,7 +177,7 @@ class Intake:
         seqs = np.arange(first, first + rows, dtype=np.int64)
         return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms)
 
-    def _readings(self, events: Events, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Readings:
+    def _readings(self, events: Events, kept: NDArray[np.bool_]) -> Readings:
         plan, source = self._plan.windows, self._plan.source
         assert plan is not None
         assert source.event_time_field is not None

@@ -20,7 +20,7 @@ PAUSE_S: Final = (
     1.0  # s; after an answer that says "nobody listens" or "too much": at most a window of batches a second
 )
 
-State = Enum("State", "READY IN_FLIGHT SENT DEFERRED HELD COMMITTED")
+State = Enum("State", "READY IN_FLIGHT SENT UNCERTAIN DEFERRED HELD COMMITTED")
 Event = Enum("Event", "PUBLISH ACCEPTED UNHEARD REFUSED LINK_LOST RESUMED DUE WATERMARK")
 
 NEXT: Final[dict[tuple[State, Event], State]] = {
@@ -34,18 +34,24 @@ NEXT: Final[dict[tuple[State, Event], State]] = {
     (State.IN_FLIGHT, Event.LINK_LOST): State.READY,
     (State.IN_FLIGHT, Event.RESUMED): State.IN_FLIGHT,
     (State.IN_FLIGHT, Event.WATERMARK): State.COMMITTED,
-    (State.SENT, Event.LINK_LOST): State.SENT,  # its watermark may be waiting at the broker
-    (State.SENT, Event.RESUMED): State.READY,  # it was not
+    (State.SENT, Event.LINK_LOST): State.UNCERTAIN,  # its watermark may be waiting at the broker
+    (State.SENT, Event.RESUMED): State.SENT,
     (State.SENT, Event.DUE): State.READY,
     (State.SENT, Event.WATERMARK): State.COMMITTED,
+    (State.UNCERTAIN, Event.LINK_LOST): State.UNCERTAIN,
+    (State.UNCERTAIN, Event.RESUMED): State.READY,  # no watermark was waiting for it
+    (State.UNCERTAIN, Event.DUE): State.READY,
+    (State.UNCERTAIN, Event.WATERMARK): State.COMMITTED,
     (State.DEFERRED, Event.LINK_LOST): State.DEFERRED,
-    (State.DEFERRED, Event.RESUMED): State.READY,
+    (State.DEFERRED, Event.RESUMED): State.DEFERRED,
     (State.DEFERRED, Event.DUE): State.READY,
     (State.DEFERRED, Event.WATERMARK): State.COMMITTED,
     (State.HELD, Event.LINK_LOST): State.HELD,
     (State.HELD, Event.RESUMED): State.HELD,
     (State.HELD, Event.WATERMARK): State.COMMITTED,
 }
+
+_TIMED: Final = frozenset(state for state, event in NEXT if event is Event.DUE)
 
 
 def step(state: State, event: Event) -> State:
@@ -139,7 +145,7 @@ class SendWindow:
         while self._due and self._due[0][0] <= now_s:
             _, batch_id, attempts = heapq.heappop(self._due)
             sending = self._sendings.get(batch_id)
-            if sending is not None and sending.attempts == attempts and sending.state in (State.SENT, State.DEFERRED):
+            if sending is not None and sending.attempts == attempts and sending.state in _TIMED:
                 self._move(sending, Event.DUE)
 
     def next_due_s(self) -> float | None:

@@ -21,7 +21,7 @@ IDLE_ROWS_MAX: Final = 100_000  # events; bounds what is read again at a start t
 QUANTILES: Final = (0.5, 0.9, 0.99)
 QUANTILE_NAMES: Final = ("p50", "p90", "p99")
 
-Values: TypeAlias = "NDArray[np.float64]"
+Values: TypeAlias = NDArray[np.float64]
 
 
 class WindowMark(Struct, frozen=True, array_like=True):
