@@ -1,0 +1,5 @@
+"""The command `fieldlake`."""
+
+from infra.cli.main import main
+
+__all__ = ["main"]

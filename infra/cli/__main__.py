@@ -1,0 +1,5 @@
+"""`python -m infra.cli` is `fieldlake`."""
+
+from infra.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The local launcher: the whole stack as plain processes under one supervisor."""

@@ -1,0 +1,1 @@
+"""The parts of the stack, one module each: rendered configuration, command line, probe."""
