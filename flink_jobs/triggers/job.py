@@ -31,6 +31,8 @@ JOB_NAME = "fieldlake-triggers"
 GROUP = "fieldlake-triggers"
 BUFFER_TIMEOUT_MS = 10  # a candidate waits at most this long for company on its way between operators
 RESTART_DELAY_MS = 100
+# Without a task manager a restart fails at once; trying more often only takes the processor from the one that starts.
+RESTART_DELAY_MS_MAX = 1_000
 
 
 def main(arguments: list[str]) -> None:
@@ -53,9 +55,11 @@ def settings(config: TriggersConfig) -> Configuration:
         "execution.buffer-timeout.interval": f"{BUFFER_TIMEOUT_MS} ms",
         "execution.checkpointing.interval": f"{config.checkpoint_interval_ms} ms",
         "execution.checkpointing.mode": "AT_LEAST_ONCE",
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": str(2**31 - 1),
-        "restart-strategy.fixed-delay.delay": f"{RESTART_DELAY_MS} ms",
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": f"{RESTART_DELAY_MS} ms",
+        "restart-strategy.exponential-delay.max-backoff": f"{RESTART_DELAY_MS_MAX} ms",
+        "restart-strategy.exponential-delay.backoff-multiplier": "2.0",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "10 s",
         "table.exec.uid.generation": "ALWAYS",
     }
     if config.checkpoint_dir:
@@ -67,6 +71,7 @@ def settings(config: TriggersConfig) -> Configuration:
         }
     if (checkpoint := newest_checkpoint(config.checkpoint_dir)) is not None:
         values["execution.state-recovery.path"] = checkpoint.resolve().as_uri()
+        values["execution.state-recovery.claim-mode"] = "CLAIM"  # the new job removes it once it has its own
     configuration = Configuration()
     for name, value in values.items():
         configuration.set_string(name, value)
