@@ -135,6 +135,6 @@ def _accounts() -> list[str]:
 
 
 def _free_port_base() -> int:
-    taken = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    taken = {c.laddr[1] for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
     free = (base for base in PORT_BASES if not taken.intersection(range(base, base + PORTS_SPAN)))
     return next(free)

@@ -44,7 +44,7 @@ from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
 from infra.launcher.launcher import Launcher
 from infra.launcher.settings import StackSettings
 from infra.launcher.status import StackStatus, status_of
-from infra.provision import apply_rules, provision, shipped_rules
+from infra.provision import HELD_BACK_RULES, apply_rules, provision, shipped_rules
 
 FLOW_S: Final = 95.0  # s that every device needs for its file: freshness, faults and 200 queries fit into it
 FRESHNESS_FROM_S: Final = 6.0  # s after the start of the fleet: 26 interpreters have started by then
@@ -57,7 +57,6 @@ VICTIM: Final = "press-07"
 KILLED_PARTS: Final = ("ingest", "mosquitto")
 PROBED_ORIGIN: Final = "web-01"
 PROBED_TABLE: Final = "lake_b.behaviour.clicks"
-HELD_BACK_RULE: Final = "ip67-canopen-consultant"
 
 
 class Outcome(Struct, frozen=True):
@@ -94,7 +93,8 @@ def run(settings: StackSettings, tell: Callable[[str], None], fraction: float = 
         with steps.step("provision"):
             provision(endpoints, material.bundle, material.bundle_dir, material.datasets_dir / "crm")
             apply_rules(
-                endpoints.kafka.bootstrap, [rule for name, rule in shipped_rules().items() if name != HELD_BACK_RULE]
+                endpoints.kafka.bootstrap,
+                [rule for name, rule in shipped_rules().items() if name not in HELD_BACK_RULES],
             )
         members = members_of(material.manifest, material.datasets_dir)
         fleet = Fleet(endpoints, material.bundle_dir, members, flow_s)
@@ -147,7 +147,7 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
             observers[name].stop()
         status = status_of(settings)
         faults_at_s = _kill(settings, fleet, steps, began_s)
-        apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[HELD_BACK_RULE]])
+        apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[name] for name in HELD_BACK_RULES])
         queries_before = queries_answered(endpoints)
         observers["federated"] = watch_queries(run_query, accounts, QUERIES).start()
         observers["federated"].wait(QUERIES_WITHIN_S)

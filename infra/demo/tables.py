@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 import duckdb
-import duckdb_ext
+import duckdb_ext  # type: ignore[import-untyped]  # a folder of extensions, no code
 import psycopg
 import pyarrow as pa
 

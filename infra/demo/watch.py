@@ -124,5 +124,5 @@ def three_source_query(endpoints: Endpoints) -> Callable[[str], object]:
 
 def queries_answered(endpoints: Endpoints) -> int:
     """Return how many queries the warmer has run so far, 0 before its first."""
-    path = endpoints.settings().conf_dir / "warmup.json.status.json"
+    path = endpoints.settings().conf_dir / "trino-warmer" / "config.json.status.json"
     return int(msgspec.json.decode(path.read_bytes()).get("queries", 0)) if path.exists() else 0
