@@ -1,7 +1,8 @@
 """Iceberg tables behind the `Lake` port: a SQL catalog per object store, one compare-and-set per commit."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, cast
 from uuid import uuid4
@@ -30,6 +31,7 @@ from lakehouse.errors import (
     StoreUnavailableError,
     TableConflictError,
 )
+from lakehouse.expiry import expire_within
 from lakehouse.ports import Recovered, Written
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
@@ -38,6 +40,9 @@ from lakehouse.tables import table_properties
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
 # conflicts in a row are rare; eight mean that somebody else writes here all the time.
 COMMIT_TRIES_MAX: Final = 8
+# Seconds after which files that were written are not committed any more: the sweep removes unreferenced files after
+# five times as long, and must never meet a commit that still wants them.
+COMMIT_WITHIN_S: Final = 120.0
 UNKNOWN: Final = (CommitStateUnknownException, SQLAlchemyError, OSError)
 
 _log = logging.getLogger(__name__)
@@ -46,8 +51,8 @@ _log = logging.getLogger(__name__)
 class IcebergTable:
     """One table, written by one ingest process. Not for use from two threads at once."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._table, self._monotonic_s = table, monotonic_s
         self._state_location: str | None = None
 
     @property
@@ -74,10 +79,12 @@ class IcebergTable:
     def write(self, rows: pa.Table | None, state: TableState) -> Written:
         """Store the state file and, when there are rows, one data file."""
         location = f"{self._table.location()}/metadata/fieldlake-state-{uuid4()}.msgpack.zst"
+        written_s = self._monotonic_s()
         with _answers(f"store of table {self._name}"):
             with self._table.io.new_output(location).create(overwrite=True) as stream:
                 stream.write(encode(state))
-            return Written(location, () if rows is None else write_rows(self._table, rows))
+            files = () if rows is None else write_rows(self._table, rows)
+        return Written(location, files, written_s)
 
     def commit(self, written: Written) -> int:
         """Make the files current in one snapshot; see `lakehouse.ports.LakeTable.commit`.
@@ -94,6 +101,7 @@ class IcebergTable:
                     self._table.refresh()
                 if (landed := self._landed(written)) is not None:  # Step 1.
                     return landed
+                self._check_age(written)
                 return self._append(written)  # Step 2.
             except CommitFailedException as conflict:
                 _log.info("commit to %s: moved by another writer, try %d: %s", self._name, attempt + 1, conflict)
@@ -124,12 +132,21 @@ class IcebergTable:
             )
         return None
 
+    def _check_age(self, written: Written) -> None:
+        age_s = self._monotonic_s() - written.written_s
+        if age_s > COMMIT_WITHIN_S:
+            raise CommitConflictError(
+                f"commit to {self._name}: its files are {age_s:.0f} s old, at most {COMMIT_WITHIN_S:.0f} s are "
+                "allowed: they are written anew from the log"
+            )
+
     def _append(self, written: Written) -> int:
         transaction = self._table.transaction()
         update = transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: written.state_location})
         with update.merge_append() as append:
             for file in written.files:
                 append.append_data_file(cast(DataFile, file))
+        expire_within(transaction, self._table)
         transaction.commit_transaction()
         self._state_location = written.state_location
         return append.snapshot_id
@@ -238,6 +255,10 @@ def _evolve(table: Table, contract: Contract) -> None:
         with table.update_schema() as update:
             for field in missing:
                 update.add_column(field.name, field.field_type, doc=field.doc)
+    properties = table_properties(contract)
+    if any(table.properties.get(name) != value for name, value in properties.items() if name != "format-version"):
+        with table.transaction() as transaction:
+            transaction.set_properties({k: v for k, v in properties.items() if k != "format-version"})
 
 
 @contextmanager

@@ -68,10 +68,14 @@ class Log(Protocol):
 
 
 class Written(Struct, frozen=True):
-    """Files of a coming commit: the state file's location, and the data files (an adapter's own values)."""
+    """Files of a coming commit: the state file's location, and the data files (an adapter's own values).
+
+    `written_s` is the monotonic time at which writing began.
+    """
 
     state_location: str
     files: tuple[object, ...]
+    written_s: float
 
 
 class Recovered(Struct, frozen=True):

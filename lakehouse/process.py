@@ -70,7 +70,7 @@ class ReadyFile:
             if self._ready.is_set() != shown:
                 shown = self._ready.is_set()
                 if shown:
-                    self._path.write_text(str(os.getpid()))
+                    self._path.write_text(f"{os.getpid()}\n")
                 else:
                     self._path.unlink(missing_ok=True)
 

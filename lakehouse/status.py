@@ -43,7 +43,6 @@ class MaintenanceStatus(Struct):
     passes: int = 0
     compactions: dict[str, int] = {}
     files_merged: dict[str, int] = {}
-    snapshots_expired: dict[str, int] = {}
     files_deleted: dict[str, int] = {}
     conflicts: int = 0
     last_pass_ms: float = 0.0

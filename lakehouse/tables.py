@@ -9,6 +9,9 @@ from typing import Final
 
 from contracts.contract import Contract
 
+CONTRACT_PROPERTY: Final = "fieldlake.contract"  # table property: the contract's id; says that a table is ours
+SORT_PROPERTY: Final = "fieldlake.sort-fields"  # table property: what merged files are sorted by, comma-separated
+
 # Rows of a row group: the unit a reader skips. Lookups of one subject read one or two of them.
 ROW_GROUP_ROWS: Final = 16_384
 # Older metadata files that are kept: a reader that has just asked the catalog may still open the one before.
@@ -27,7 +30,8 @@ def table_properties(contract: Contract) -> dict[str, str]:
         "commit.manifest.min-count-to-merge": "20",
         # A retry must first look for a second writer, so it is ours to make and not the library's.
         "commit.retry.num-retries": "0",
-        "fieldlake.contract": contract.id,
+        CONTRACT_PROPERTY: contract.id,
+        SORT_PROPERTY: ",".join(contract.sort_fields),
     }
     if contract.subject_field is not None:
         properties[f"write.metadata.metrics.column.{contract.subject_field}"] = "full"

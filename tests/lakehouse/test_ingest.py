@@ -8,7 +8,7 @@ CLICKS = CONTRACTS["clicks"]
 
 
 def test_rows_land_with_their_identity_and_are_acknowledged(world: World) -> None:
-    world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(0, 40)), span=50))
+    world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(40)), span=50))
     world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(50, 60))))
     world.broker.batch("device-2", frame(TELEMETRY, telemetry([3, 7, 9]), first_seq=0, span=20, epoch=4))
     world.broker.batch("collector-1", frame(CLICKS, clicks(range(5))))

@@ -1,0 +1,49 @@
+"""Which snapshots a table keeps, decided within the commit that adds one.
+
+Every kept snapshot makes the metadata file longer that each commit reads and writes. So the commit that adds a snapshot
+also drops the oldest: no commit of its own, nothing to conflict with, and the number stays the same for ever. Files of
+a dropped snapshot stay for `lakehouse.maintenance.sweep.FILE_GRACE_S`, so a reader that has planned on it finishes.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.update.snapshot import ExpireSnapshots
+
+from lakehouse.state import STATE_PROPERTY
+
+SNAPSHOTS_KEPT: Final = 30  # snapshots; seven seconds of commits at full rate, and 30 KB of metadata
+
+
+class Kept(Struct, frozen=True):
+    """A snapshot as expiry sees it, in the order of commits. `pinned`: a branch or a tag refers to it."""
+
+    snapshot_id: int
+    has_state: bool
+    pinned: bool
+
+
+def expired(snapshots: Sequence[Kept], kept_max: int) -> list[int]:
+    """Return the ids to drop, oldest first: all but the newest `kept_max`, the pinned and the newest with a state.
+
+    Recovery needs the newest state, which may be older than a run of commits by maintenance or by others.
+    """
+    newest_state = next((s.snapshot_id for s in reversed(snapshots) if s.has_state), None)
+    old = snapshots[: max(0, len(snapshots) - kept_max)]
+    return [s.snapshot_id for s in old if not s.pinned and s.snapshot_id != newest_state]
+
+
+def expire_within(transaction: Transaction, table: Table) -> int:
+    """Drop old snapshots in a transaction that is about to add one; return how many."""
+    metadata = table.metadata
+    pinned = {ref.snapshot_id for ref in metadata.refs.values()}
+    present = [
+        Kept(s.snapshot_id, s.summary is not None and STATE_PROPERTY in s.summary, s.snapshot_id in pinned)
+        for s in sorted(metadata.snapshots, key=lambda s: s.sequence_number or 0)
+    ]
+    ids = expired(present, SNAPSHOTS_KEPT - 1)
+    if ids:
+        ExpireSnapshots(transaction).by_ids(ids).commit()
+    return len(ids)

@@ -1,0 +1,68 @@
+"""Remove files that no kept snapshot refers to: what compaction replaced, expired snapshots' metadata, old state files,
+and what a crashed writer left behind.
+
+It keeps no list of its own, so a crash of maintenance leaks nothing. A file is removed only when it is older than the
+grace and nothing refers to it: a writer commits what it wrote within seconds or gives up (`COMMIT_WITHIN_S`), and a
+reader has finished with a snapshot that was current so long ago.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import urlparse
+
+from pyarrow.fs import FileSelector, FileType
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table import Table
+
+from lakehouse.state import STATE_PROPERTY
+
+FILE_GRACE_S: Final = 600  # seconds; five times what a writer takes at most, and longer than any query may run
+REMOVED_AT_ONCE_MAX: Final = 20_000  # files of one sweep; the next one goes on
+
+
+def unreferenced(ages_s: Mapping[str, float], referenced: Iterable[str], grace_s: float = FILE_GRACE_S) -> list[str]:
+    """Return the files to remove, oldest first. Pure; `ages_s` maps a path to its age in seconds."""
+    kept = set(referenced)
+    old = [path for path, age_s in ages_s.items() if age_s > grace_s and path not in kept]
+    return sorted(old, key=lambda path: -ages_s[path])[:REMOVED_AT_ONCE_MAX]
+
+
+def sweep(table: Table, now_s: float, grace_s: float = FILE_GRACE_S) -> int:
+    """Remove the table's unreferenced files; return how many. Lists first, then asks the table what it needs."""
+    io = table.io
+    if not isinstance(io, PyArrowFileIO):
+        return 0
+    scheme, netloc, root = PyArrowFileIO.parse_location(table.location(), table.properties)
+    store = io.fs_by_scheme(scheme, netloc)
+    listed = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    ages_s = {info.path: now_s - info.mtime_ns / 1e9 for info in listed if info.type == FileType.File and info.mtime_ns}
+    table.refresh()
+    paths = {_path(location, table) for location in references(table)}
+    gone = unreferenced(ages_s, paths, grace_s)
+    for path in gone:
+        store.delete_file(path)
+    return len(gone)
+
+
+def references(table: Table) -> set[str]:
+    """Return the locations of all files that the table needs: metadata, states, manifests and data of all snapshots."""
+    metadata = table.metadata
+    found = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    found.update(statistics.statistics_path for statistics in metadata.statistics)
+    found.update(statistics.statistics_path for statistics in metadata.partition_statistics)
+    manifests = {}
+    for snapshot in metadata.snapshots:
+        found.add(snapshot.manifest_list)
+        if snapshot.summary is not None and (state := snapshot.summary.get(STATE_PROPERTY)) is not None:
+            found.add(state)
+        manifests.update({manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)})
+    for path, manifest in manifests.items():
+        found.add(path)
+        found.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
+    return found
+
+
+def _path(location: str, table: Table) -> str:
+    """The store's own name of a location, as its listings say it."""
+    parsed = urlparse(location)
+    return PyArrowFileIO.parse_location(location, table.properties)[2] if parsed.scheme else location

@@ -1,0 +1,137 @@
+"""A log, a database and two stores of one's own, so that tests may kill them and the processes over them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from contracts import topics, watermark
+from contracts.watermark import Watermark
+from infra.launcher.certificates import ensure_certificates
+from infra.launcher.model import Context
+from infra.launcher.parts import kafka, postgres, services, store_a, store_b
+from infra.launcher.secrets import load_secrets
+from infra.launcher.settings import PORTS_SPAN, StackSettings
+from infra.setup.paths import repo_root
+from lakehouse.config import LakeConfig
+from lakehouse.status import IngestStatus
+from tests.gateway.plant import DEADLINE_S, Daemon, eventually
+
+POLL_S: Final = 0.05
+
+
+class Plant:
+    """Kafka, PostgreSQL and both stores on free ports under one folder."""
+
+    def __init__(self, folder: Path, rng: Random) -> None:
+        base = rng.randrange(32_000, 44_000, PORTS_SPAN)
+        self.settings = StackSettings(state_dir=folder, port_base=base)
+        ensure_certificates(self.settings)
+        self.context = Context(self.settings, load_secrets(self.settings))
+        parts = (kafka.part, postgres.part, store_a.part, store_b.part)
+        self.daemons = [Daemon(part(self.context), self.context) for part in parts]
+        self._producer: Producer | None = None
+
+    def start(self) -> None:
+        self.settings.socket_path("any").parent.mkdir(parents=True, exist_ok=True)
+        for daemon in self.daemons:
+            daemon.start()
+
+    @property
+    def config(self) -> LakeConfig:
+        return services.lake_config(self.context)
+
+    @property
+    def producer(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer({"bootstrap.servers": self.config.kafka_bootstrap, "log_level": 0})
+        return self._producer
+
+    def send(self, origin: str, batches: Iterable[bytes]) -> None:
+        """Write batches as the gateway does."""
+        for batch in batches:
+            self.producer.produce(topics.BATCHES, batch, origin, headers=[(topics.ORIGIN_HEADER, origin.encode())])
+            self.producer.poll(0)
+        assert self.producer.flush(DEADLINE_S) == 0
+
+    def watermarks(self) -> dict[tuple[str, str], Watermark]:
+        """The newest watermark by (origin, contract)."""
+        marks = [watermark.decode_watermark(value) for value in self.read(topics.WATERMARKS)]
+        return {(mark.origin, mark.contract): mark for mark in marks}
+
+    def read(self, topic: str) -> list[bytes]:
+        """All values of a one-partition topic."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.config.kafka_bootstrap, "group.id": "test", "enable.auto.commit": False}
+        )
+        try:
+            partition = TopicPartition(topic, 0, OFFSET_BEGINNING)
+            end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=DEADLINE_S)[1]
+            consumer.assign([partition])
+            found: list[bytes] = []
+            while consumer.position([partition])[0].offset < end and len(found) < end:
+                found += [m.value() or b"" for m in consumer.consume(1_000, POLL_S) if m.error() is None]
+            return found
+        finally:
+            consumer.close()
+
+    def close(self) -> None:
+        for daemon in reversed(self.daemons):
+            daemon.stop()
+
+
+class Service:
+    """One of our processes as the launcher would start it."""
+
+    def __init__(self, module: str, folder: Path, config: LakeConfig) -> None:
+        self.module = module
+        self.config_file = folder / f"{module}.json"
+        self.log_file = folder / f"{module}.log"
+        self.ready_file = folder / f"{module}.json.ready"
+        self.config_file.write_bytes(msgspec.json.encode(config))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, until_ready: bool = True) -> None:
+        with self.log_file.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", self.module, "--config", str(self.config_file)],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=repo_root(),
+            )  # fmt: skip
+        if until_ready:
+            eventually(self._is_ready, f"{self.module} is ready, log {self.log_file}")
+
+    def kill(self) -> None:
+        """End it with kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """End it with SIGTERM and return its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=DEADLINE_S)
+
+    def status(self) -> IngestStatus | None:
+        path = self.config_file.with_name(f"{self.module}.json.status.json")
+        return msgspec.json.decode(path.read_bytes(), type=IngestStatus) if path.exists() else None
+
+    def await_status(self, condition: Callable[[IngestStatus], bool], what: str) -> IngestStatus:
+        def probe() -> IngestStatus | None:
+            found = self.status()
+            return found if found is not None and condition(found) else None
+
+        return eventually(probe, f"{what}; last status {self.status()}")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log_file.read_text()
+        return self.ready_file.exists() and self.ready_file.read_text() == f"{self._process.pid}\n"
