@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from contracts.contract import Contract, check
 from contracts.errors import ContractError
+from contracts.malformed import MALFORMED
 
 BUNDLE_FILE: Final = "bundle.json"
 
@@ -86,7 +87,7 @@ def decode(data: bytes) -> Bundle:
     """Parse the JSON form and check its contracts. Raises ContractError."""
     try:
         bundle = msgspec.json.decode(data, type=Bundle)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ContractError(f"bundle: expected its JSON form, found {data[:80]!r}: {error}") from error
     for contract in bundle.contracts:
         check(contract)

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import OperatorMustActError
+from contracts.malformed import MALFORMED
 
 KEY_SHARDS: Final = 64  # shards; enough to spread over workers, few enough that one batch makes few messages
 
@@ -56,7 +57,7 @@ def decode(data: bytes) -> Candidates:
 def _decode(data: bytes, kind: type[_Message]) -> _Message:
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise OperatorMustActError(
             f"candidates: expected their MessagePack form, {len(data)} bytes: {error}"
         ) from error

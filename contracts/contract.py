@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import ContractError
+from contracts.malformed import MALFORMED
 
 SEQ_COLUMN: Final = "seq"
 FIELDS_MAX: Final = 500  # fields; a wider table is a modelling error and makes every commit's metadata large
@@ -111,7 +112,7 @@ def decode(data: bytes) -> Contract:
     """Parse the JSON form and check it. Raises ContractError."""
     try:
         contract = msgspec.json.decode(data, type=Contract)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ContractError(f"contract: expected its JSON form, found {data[:80]!r}: {error}") from error
     check(contract)
     return contract

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import OperatorMustActError
+from contracts.malformed import MALFORMED
 
 
 class DeadLetter(Struct, frozen=True):
@@ -26,5 +27,5 @@ def decode(data: bytes) -> DeadLetter:
     """Parse the JSON form. Raises OperatorMustActError."""
     try:
         return msgspec.json.decode(data, type=DeadLetter)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise OperatorMustActError(f"dead letter: expected its JSON form, found {data[:80]!r}: {error}") from error

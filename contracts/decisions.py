@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import OperatorMustActError
+from contracts.malformed import MALFORMED
 
 
 class EventId(Struct, frozen=True, array_like=True, order=True):
@@ -54,5 +55,5 @@ def decode(data: bytes) -> Decision:
     """Parse the JSON form. Raises OperatorMustActError."""
     try:
         return msgspec.json.decode(data, type=Decision)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise OperatorMustActError(f"decision: expected its JSON form, found {data[:80]!r}: {error}") from error

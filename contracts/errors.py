@@ -47,7 +47,7 @@ class BatchError(OperatorMustActError):
 
 
 class BatchTruncatedError(BatchError):
-    """The batch ends before its header or its payload does."""
+    """The batch ends before its header does; a payload cut short shows as a wrong checksum."""
 
     reason = "truncated_batch"
 

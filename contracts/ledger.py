@@ -1,7 +1,7 @@
 """The conservation ledger: what became of every event that an origin observed.
 
-Per stream: observed = kept + aggregated + dropped(rule, reason) + lost(reason). Entries travel to the lake as rows of the
-contract `ledger`, each about one contiguous range of sequence numbers, in the same spool record as the batch they
+Per stream: observed = kept + aggregated + dropped(rule, reason) + lost(reason). Entries travel to the lake as rows of
+the contract `ledger`, each about one contiguous range of sequence numbers, in the same spool record as the batch they
 explain, so that neither can be there without the other.
 """
 

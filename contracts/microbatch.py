@@ -39,9 +39,15 @@ HEADER_BYTES: Final = 56
 BATCH_BYTES_MAX: Final = 131_072  # bytes; well under the broker's packet limit, and 20 in flight stay under 3 MB
 RAW_BYTES_MAX: Final = 8_388_608  # bytes; bounds what one batch may inflate to in a reader
 SPAN_MAX: Final = 10_000_000  # events; a batch that claims more than a device observes in hours is broken
+SEQ_MAX: Final = 2**63 - 1  # the lake's columns are signed 64-bit
+SEALED_AT_MS_MAX: Final = 253_402_300_799_999  # the end of the year 9999, the last that every reader can show
 
 _LAYOUT: Final = struct.Struct("<4sBBHQIIQQIIII")
 _CHECKSUM_AT: Final = HEADER_BYTES - 4
+_WIDTHS_BITS: Final = {
+    "codec": 8, "flags": 16, "fingerprint": 64, "epoch": 32, "dictionary_id": 32,
+    "first_seq": 64, "sealed_at_ms": 64, "span": 32, "rows": 32, "raw_bytes": 32,
+}  # fmt: skip
 
 
 class Codec(IntEnum):
@@ -83,6 +89,7 @@ def seal(header: Header, payload: bytes) -> bytes:
 
     Raises BatchFormatError when the header breaks a limit or the batch exceeds BATCH_BYTES_MAX.
     """
+    _check_widths(header)
     _check_limits(header)
     if HEADER_BYTES + len(payload) > BATCH_BYTES_MAX:
         raise BatchFormatError(
@@ -125,6 +132,15 @@ def parse(batch: bytes) -> tuple[Header, memoryview]:
     return header, payload
 
 
+def _check_widths(header: Header) -> None:
+    for name, bits in _WIDTHS_BITS.items():
+        value = getattr(header, name)
+        if not 0 <= value < 1 << bits:
+            raise BatchFormatError(
+                f"batch at seq {header.first_seq}: {name} {value}: expected an unsigned {bits}-bit value"
+            )
+
+
 def _check_limits(header: Header) -> None:
     if header.codec != Codec.ARROW_ZSTD:
         raise BatchFormatError(f"batch at seq {header.first_seq}: codec {header.codec} is not known, expected 1")
@@ -132,6 +148,11 @@ def _check_limits(header: Header) -> None:
         raise BatchFormatError(
             f"batch at seq {header.first_seq}: span {header.span} with {header.rows} rows, "
             f"expected 1..{SPAN_MAX} and no more rows than span"
+        )
+    if header.end_seq > SEQ_MAX or header.sealed_at_ms > SEALED_AT_MS_MAX:
+        raise BatchFormatError(
+            f"batch at seq {header.first_seq}: ends at {header.end_seq} and was sealed at {header.sealed_at_ms} ms, "
+            f"expected at most {SEQ_MAX} and {SEALED_AT_MS_MAX}: check the origin's counter and clock"
         )
     if header.raw_bytes > RAW_BYTES_MAX:
         raise BatchFormatError(

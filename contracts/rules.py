@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import RuleError
+from contracts.malformed import MALFORMED
 
 WITHIN_S_MAX: Final = 7 * 86_400  # seconds; bounds the state a subject may hold
 CONDITIONS_MAX: Final = 16  # conditions per rule; bounds the work per event
@@ -91,7 +92,7 @@ def decode(data: bytes | str) -> Rule:
     """Parse the JSON form and check it. Raises RuleError."""
     try:
         rule = msgspec.json.decode(data, type=Rule)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RuleError(f"rule document: {error}") from error
     check(rule)
     return rule

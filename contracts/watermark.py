@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from contracts import ranges
 from contracts.errors import WatermarkError
+from contracts.malformed import MALFORMED
 from contracts.ranges import RangeSet
 
 
@@ -47,9 +48,10 @@ def key(watermark: Watermark) -> bytes:
 
 
 def advance(document: AckDocument, watermark: Watermark) -> AckDocument:
-    """Return the document with a newer watermark in it; an older one changes nothing.
+    """Return the document with a watermark merged into it; one that says nothing new changes nothing.
 
-    Committed ranges only grow within an epoch, so the union is right whatever the order of arrival.
+    A newer epoch replaces an older one. Within an epoch committed ranges only grow, so their union is right, and the
+    snapshot named is the newest: any order of the same watermarks gives the same document.
     """
     if watermark.origin != document.origin:
         raise WatermarkError(f"ack of {document.origin!r}: got a watermark of {watermark.origin!r}")
@@ -57,12 +59,11 @@ def advance(document: AckDocument, watermark: Watermark) -> AckDocument:
     before = kept.get(watermark.contract)
     if before is not None and before.epoch > watermark.epoch:
         return document
-    if before is not None and before.epoch == watermark.epoch:
-        committed = ranges.union((*before.committed, *watermark.committed))
-        if committed == before.committed:
-            return document
-        watermark = msgspec.structs.replace(watermark, committed=committed)
-    kept[watermark.contract] = watermark
+    same_epoch = [watermark] if before is None or before.epoch < watermark.epoch else [before, watermark]
+    kept[watermark.contract] = msgspec.structs.replace(
+        max(same_epoch, key=lambda w: (w.committed_at_ms, w.snapshot_id)),
+        committed=ranges.union(r for w in same_epoch for r in w.committed),
+    )
     return AckDocument(document.origin, tuple(kept[name] for name in sorted(kept)))
 
 
@@ -84,5 +85,5 @@ def decode_ack(data: bytes) -> AckDocument:
 def _decode(data: bytes, kind: type[_Document]) -> _Document:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise WatermarkError(f"{kind.__name__}: expected its JSON form, found {data[:80]!r}: {error}") from error

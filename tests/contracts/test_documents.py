@@ -1,0 +1,127 @@
+"""The contract documents of the repository: all load, and their wire schemas are pinned."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import contracts
+from contracts import contract, odcs, wire
+from contracts.contract import SEQ_COLUMN, SYSTEM_COLUMNS, Contract, FieldType
+from contracts.errors import ContractError
+
+FOLDER = Path(str(contracts.__file__)).with_name("documents")
+DOCUMENTS = sorted(FOLDER.glob("*.odcs.yaml"))
+
+# Batches on the log and in spools name these: a changed value makes them unreadable.
+FINGERPRINTS = {
+    "clicks": 0x7D7D18B34774FB7A,
+    "decisions": 0xD797EB60E369421B,
+    "ledger": 0x57CBDF3D76DB58F0,
+    "purchases": 0x88259F5C3E4A9AFD,
+    "quarantine": 0x652976101DB07F9B,
+    "service_history": 0xBA351AE5C24F3322,
+    "telemetry": 0x4E65068EC3D35924,
+    "telemetry_windows": 0xA4A4A15CED1CCE7D,
+}
+
+
+def load(path: Path) -> Contract:
+    return odcs.contract_of(yaml.safe_load(path.read_text()))
+
+
+def test_every_document_has_a_pinned_wire_schema() -> None:
+    assert {found.id: contract.fingerprint(found) for found in map(load, DOCUMENTS)} == FINGERPRINTS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_says_all_that_the_lake_needs(path: Path) -> None:
+    found = load(path)
+    assert path.name == f"{found.id}.odcs.yaml"
+    assert found.catalog in {"lake_a", "lake_b"}
+    assert found.purpose
+    assert found.owner
+    assert found.retention_days > 0
+    assert all(field.description for field in found.fields)
+    assert (found.subject_field is None) <= (found.subject_kind is None)
+    if found.event_time_field is not None:
+        assert found.field(found.event_time_field).type is FieldType.TIMESTAMPTZ
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_a_contract_survives_its_json_form(path: Path) -> None:
+    found = load(path)
+    assert contract.decode(contract.encode(found)) == found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_wire_columns_are_seq_and_then_the_fields(path: Path) -> None:
+    found = load(path)
+    first, *rest = wire.columns(found)
+    assert (first.name, first.type, first.required, first.difference) == (SEQ_COLUMN, FieldType.LONG, True, True)
+    assert [column.name for column in rest] == [field.name for field in found.fields]
+    assert all(column.type is not FieldType.TIMESTAMPTZ for column in rest)
+
+
+def test_a_description_does_not_change_the_fingerprint_and_a_type_does() -> None:
+    document = yaml.safe_load((FOLDER / "clicks.odcs.yaml").read_text())
+    properties: list[dict[str, Any]] = document["schema"][0]["properties"]
+    properties[0]["description"] = "Other words."
+    assert contract.fingerprint(odcs.contract_of(document)) == FINGERPRINTS["clicks"]
+    properties[0]["physicalType"] = "long"
+    assert contract.fingerprint(odcs.contract_of(document)) != FINGERPRINTS["clicks"]
+
+
+def _without_owner(document: dict[str, Any]) -> None:
+    del document["team"]
+
+
+def _unknown_type(document: dict[str, Any]) -> None:
+    document["schema"][0]["properties"][0]["physicalType"] = "varchar"
+
+
+def _two_tables(document: dict[str, Any]) -> None:
+    document["schema"] *= 2
+
+
+def _no_retention(document: dict[str, Any]) -> None:
+    document["slaProperties"] = []
+
+
+def _same_name_twice(document: dict[str, Any]) -> None:
+    document["schema"][0]["properties"] *= 2
+
+
+def _system_column(document: dict[str, Any]) -> None:
+    document["schema"][0]["properties"][0]["name"] = next(iter(SYSTEM_COLUMNS))
+
+
+def _no_field_id(document: dict[str, Any]) -> None:
+    document["schema"][0]["properties"][0]["customProperties"] = []
+
+
+def _unknown_subject(document: dict[str, Any]) -> None:
+    document["customProperties"] += [{"property": "subjectField", "value": "nobody"}]
+
+
+def _no_catalog(document: dict[str, Any]) -> None:
+    document["customProperties"] = [e for e in document["customProperties"] if e["property"] != "catalog"]
+
+
+def _other_standard(document: dict[str, Any]) -> None:
+    document["apiVersion"] = "v2.2.2"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_owner, _unknown_type, _two_tables, _no_retention, _same_name_twice, _system_column, _no_field_id,
+        _unknown_subject, _no_catalog, _other_standard,
+    ],
+)  # fmt: skip
+def test_a_document_that_cannot_be_followed_is_refused(damage: Any) -> None:
+    document = yaml.safe_load((FOLDER / "clicks.odcs.yaml").read_text())
+    damage(document)
+    with pytest.raises(ContractError, match="contract"):
+        odcs.contract_of(document)
