@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 from typing import Final
@@ -23,13 +23,11 @@ from msgspec import Struct
 from contracts.errors import FieldlakeError, OutcomeUnknownError, RetrySafeError
 from federation.config import FederationConfig, read_config
 from federation.errors import LoginRefusedError, QueryRefusedError
-from federation.queries.canned import CannedQuery, Value, load
+from federation.queries.canned import CannedQuery, Value, everyday_values, load
 from federation.trino import TrinoClient
 from federation.warmth import Durations, QueryWarmth, pause_s
 
 ASSETS_MAX: Final = 1_000  # literals to rotate through
-WINDOWS_MAX: Final = 20
-BEHAVIOUR_DAYS: Final = 7
 WAIT_S: Final = 1.0  # between tries while the engine or a table is missing
 STATUS_INTERVAL_S: Final = 1.0
 NICE: Final = 10  # the client's share is small, but it should not be the one that delays a commit
@@ -67,6 +65,7 @@ class Warmer:
     def run(self, stop: threading.Event) -> None:
         """Warm until `stop` is set; whatever the engine says, wait and try again, and log once what is missing."""
         self._ready_file.unlink(missing_ok=True)
+        self._write_status()
         try:
             with TrinoClient(self._config.trino) as client:
                 while not stop.is_set():
@@ -84,7 +83,7 @@ class Warmer:
                 for query in self._queries:
                     if stop.is_set():
                         return
-                    stop.wait(self._ask(client, query, literals(query, asset_id, account_id, datetime.now(UTC))))
+                    stop.wait(self._ask(client, query, everyday_values(query, asset_id, account_id, datetime.now(UTC))))
         except FieldlakeError as error:
             if not may_pass(error):
                 _LOG.error("warm-up: a canned query does not run: %s", error)
@@ -136,18 +135,6 @@ class Warmer:
             waiting_for=self._waiting_for,
             warmth={name: warmth for name, warmth in figures.items() if warmth is not None},
         )
-
-
-def literals(query: CannedQuery, asset_id: str, account_id: str, now: datetime) -> dict[str, Value]:
-    """Return values for the parameters that a canned query declares: never the same statement twice."""
-    known: dict[str, Value] = {
-        "asset_id": asset_id,
-        "account_id": account_id,
-        "as_of": now,
-        "since": now - timedelta(days=BEHAVIOUR_DAYS),
-        "windows_max": WINDOWS_MAX,
-    }
-    return {name: known[name] for name in query.parameters}
 
 
 def may_pass(error: FieldlakeError) -> bool:

@@ -30,11 +30,11 @@ _TIME_EXAMPLE: Final = "2026-11-22T08:00:00Z"
 class Refusal(Struct, frozen=True):
     """Why there is no answer, in one sentence."""
 
-    error: str
+    detail: str
 
 
 class Readiness(Struct, frozen=True):
-    """Whether the endpoint answers from a version of the table, and which."""
+    """Whether questions can be answered, and from which snapshot; None while the table is missing or empty."""
 
     ready: bool
     snapshot_id: int | None
@@ -85,9 +85,8 @@ def create_app(follower: HistoryFollower, token: str) -> Litestar:
     @get("/ready", summary="Whether questions can be answered")
     async def ready() -> Response[Readiness]:
         status = follower.status()
-        is_ready = status.snapshot_id is not None
-        body = Readiness(is_ready, status.snapshot_id, status.trouble)
-        return Response(body, status_code=200 if is_ready else 503)
+        body = Readiness(status.following, status.snapshot_id, status.trouble)
+        return Response(body, status_code=200 if status.following else 503)
 
     @get("/metrics", summary="Counters, Prometheus text", media_type=MediaType.TEXT, guards=[_bearer(token)])
     async def metrics_text() -> str:

@@ -21,8 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class FollowerStatus(Struct, frozen=True):
-    """What the follower has done since its start. `trouble` is None while the table can be followed."""
+    """What the follower has done since its start.
 
+    `following`: the catalog has answered once, so that questions have an answer, be it that there is no table yet.
+    `trouble`: None while the table can be followed; the last version stays in use meanwhile.
+    """
+
+    following: bool
     snapshot_id: int | None
     refreshes: int
     files: int
@@ -38,8 +43,9 @@ class HistoryFollower:
         self._table = table
         self._segments = SegmentCache(table.read)
         self._version: TableVersion | None = None
+        self._followed = False
         self._refreshes = 0
-        self._trouble: str | None = "the table was not read yet"
+        self._trouble: str | None = "the catalog was not asked yet"
 
     def refresh(self) -> bool:
         """Take up a newer version if there is one; say whether there was. Raises FieldlakeError, keeping the old one.
@@ -52,11 +58,11 @@ class HistoryFollower:
         pointer = self._table.pointer()  # Step 1.
         current = self._version
         if pointer is None or (current is not None and current.pointer == pointer):
-            self._trouble = None if current is not None else "the table does not exist yet"
+            self._mark_followed()
             return False
         version = self._table.version(pointer)  # Step 2.
         if version is None:
-            self._trouble = "the table has no rows yet"
+            self._mark_followed()
             return False
         known = frozenset(file.key for file in current.files) if current is not None else frozenset()
         fresh = [file.key for file in version.files if file.key not in known]
@@ -64,7 +70,7 @@ class HistoryFollower:
             self._segments.get(key)
         self._version = version  # Step 4.
         self._refreshes += 1
-        self._trouble = None
+        self._mark_followed()
         self._segments.keep_only(known.union(fresh))
         return True
 
@@ -81,7 +87,7 @@ class HistoryFollower:
                 if before is None or not isinstance(error, RetrySafeError):
                     _LOG.warning("history: %s", error)
             if before is not None and self._trouble is None:
-                _LOG.info("history: following snapshot %s", self._version.snapshot_id if self._version else None)
+                _LOG.info("history: following the table, snapshot %s", self.status().snapshot_id)
             stop.wait(interval_s)
 
     def resident(self, asset_id: str) -> bool:
@@ -92,10 +98,12 @@ class HistoryFollower:
     def history(self, asset_id: str, as_of: datetime | None) -> History | None:
         """Return the asset's record from the version in memory; None when the version holds no entry of the asset.
 
-        Raises StoreUnavailableError before the first version is there, or when a file had to be read and could not be.
+        Raises StoreUnavailableError before the catalog has answered, or when a file had to be read and could not be.
         """
         version = self._version
         if version is None:
+            if self._followed:
+                return None  # there is no table, or nothing in it yet
             raise StoreUnavailableError(f"the service history is not loaded yet: {self._trouble}")
         entries: list[Entry] = []
         for file in version.files:
@@ -110,6 +118,7 @@ class HistoryFollower:
         """Return counters for probes and metrics."""
         version = self._version
         return FollowerStatus(
+            following=self._followed,
             snapshot_id=version.snapshot_id if version else None,
             refreshes=self._refreshes,
             files=len(version.files) if version else 0,
@@ -117,3 +126,6 @@ class HistoryFollower:
             segment_misses=self._segments.misses,
             trouble=self._trouble,
         )
+
+    def _mark_followed(self) -> None:
+        self._followed, self._trouble = True, None

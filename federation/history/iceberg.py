@@ -72,6 +72,11 @@ class IcebergHistoryTable:
         self._manifests: dict[str, list[DataFile]] = {}
         self._tasks: OrderedDict[str, tuple[Table, dict[str, FileScanTask]]] = OrderedDict()
 
+    def close(self) -> None:
+        """Close the connections to the catalog's database."""
+        if self._opened is not None:
+            self._opened.engine.dispose()
+
     @property
     def _catalog(self) -> SqlCatalog:
         # Opened at the first use: its database may come up after this process.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +14,9 @@ Value: TypeAlias = str | int | datetime
 
 PARAMETER_TYPES: Final[dict[str, type[Any]]] = {"string": str, "integer": int, "timestamptz": datetime}
 TEXT_CHARS_MAX: Final = 256  # characters of a bound string; the longest identifier that a contract allows has 64
+
+BEHAVIOUR_DAYS: Final = 7  # days of an account's behaviour that are "lately"
+WINDOWS_MAX: Final = 20  # telemetry windows beside a record: two for each of an asset's nine sensors
 
 _DECLARATION: Final = re.compile(r"--\s*param\s+([a-z][a-z0-9_]*):\s*([a-z]+)\s*")
 # Comments and quoted text first, so that a colon inside them is never taken for a parameter.
@@ -84,3 +87,15 @@ def load(name: str) -> CannedQuery:
     if name not in names():
         raise CannedQueryError(f"query {name!r}: expected one of {', '.join(names())}")
     return parse(name, files("federation.queries").joinpath(f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def everyday_values(query: CannedQuery, asset_id: str, account_id: str, now: datetime) -> dict[str, Value]:
+    """Return values for what the query declares, as an engineer in front of an asset would ask it at `now`."""
+    known: dict[str, Value] = {
+        "asset_id": asset_id,
+        "account_id": account_id,
+        "as_of": now,
+        "since": now - timedelta(days=BEHAVIOUR_DAYS),
+        "windows_max": WINDOWS_MAX,
+    }
+    return {name: known[name] for name in query.parameters}
