@@ -4,8 +4,12 @@ Files under `<conf>/tls`: `ca.pem`, `ca.key`, `<name>.pem` (certificate), `<name
 `<name>.chain.pem` (key, then certificate) for parts that read one file. Keys are readable by their owner only.
 """
 
+import contextlib
 import datetime as dt
+import fcntl
 import ipaddress
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +72,24 @@ def issue_device_certificate(settings: StackSettings, device_id: str) -> Certifi
 
 
 def _ensure_leaf(settings: StackSettings, name: str) -> CertificatePaths:
+    with _one_at_a_time(settings):
+        return _current_leaf(settings, name)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(settings: StackSettings) -> Iterator[None]:
+    """Two first calls side by side would each make an authority, and one of them would sign for nobody."""
+    folder = settings.conf_dir / "tls"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _current_leaf(settings: StackSettings, name: str) -> CertificatePaths:
     paths = certificate_paths(settings, name)
     authority, authority_key = _ensure_authority(settings)
     if paths.chain_file.exists():

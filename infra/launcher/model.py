@@ -75,4 +75,4 @@ class Part(Struct, frozen=True):
     provision: Action = nothing
     stop_signal: str = "TERM"
     stop_wait_s: int = 15
-    ready_within_s: int = 60
+    ready_within_s: int = 120

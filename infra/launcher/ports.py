@@ -1,7 +1,9 @@
 """Whether the ports of a copy are free, and who holds one that is not."""
 
+import random
 import socket
 from collections.abc import Iterable
+from typing import Final
 
 import psutil
 from msgspec import Struct
@@ -9,7 +11,10 @@ from msgspec import Struct
 from infra.launcher.errors import PortInUseError
 from infra.launcher.model import Part
 from infra.launcher.processes import describe
-from infra.launcher.settings import HOST, PORT_BASE_VARIABLE, PORTS_SPAN, StackSettings
+from infra.launcher.settings import HOST, PORT_BASE_VARIABLE, PORT_OFFSETS, PORTS_SPAN, StackSettings
+
+# Below the ephemeral range, beside the default base.
+FREE_BASES: Final = (25_000, 32_000, PORTS_SPAN)
 
 
 class PortClash(Struct, frozen=True):
@@ -64,3 +69,14 @@ def _holder(port: int) -> int | None:
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
             return connection.pid
     return None
+
+
+def free_port_base(rng: random.Random) -> int:
+    """Return a base whose whole span is free now, drawn at random, so that copies started side by side differ."""
+    for base in rng.sample(range(*FREE_BASES), len(range(*FREE_BASES))):
+        if all(is_free(base + offset) for offset in PORT_OFFSETS.values()):
+            return base
+    raise PortInUseError(
+        f"ports {FREE_BASES[0]} to {FREE_BASES[1]}: expected {PORTS_SPAN} free ones in a row, found none; "
+        "stop other copies of the stack"
+    )

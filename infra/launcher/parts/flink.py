@@ -149,7 +149,7 @@ def _part(context: Context, name: str, title: str, script: str, address: str) ->
         owned=(conf, data, data / "tmp", data / "checkpoints"),
         prepare=prepare,
         stop_wait_s=20,
-        ready_within_s=150,
+        ready_within_s=240,
     )
 
 

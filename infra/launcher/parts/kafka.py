@@ -1,4 +1,4 @@
-"""Kafka: the log. One KRaft node, listening plain on loopback and, as in production, with TLS and client certificates."""
+"""Kafka: the log. One KRaft node; a plain listener on loopback, and the production one: TLS, client certificates."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -35,7 +35,7 @@ CONFIG_FILE: Final = "config.json"
 READY_FILE: Final = f"{CONFIG_FILE}.ready"
 TRIGGER_JOB_NAME: Final = "fieldlake-triggers"  # under which Flink runs the job
 REACH_TIMEOUT_S: Final = 2.0
-JOB_READY_WITHIN_S: Final = 240  # `flink run` takes 9 to 23 s on an idle machine, and waits for a slot before
+JOB_READY_WITHIN_S: Final = 300  # `flink run` takes 9 to 23 s on an idle machine, and waits for a slot before
 
 
 def parts(context: Context) -> tuple[Part, ...]:

@@ -98,7 +98,7 @@ def part(context: Context) -> Part:
         owned=(context.data(NAME), conf),
         prepare=prepare,
         stop_wait_s=20,
-        ready_within_s=180,
+        ready_within_s=240,
     )
 
 

@@ -1,0 +1,33 @@
+"""The one fixture that all tests against real components share."""
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.launcher.endpoints import ENDPOINTS_VARIABLE, Endpoints, endpoints_file, read_endpoints
+from infra.launcher.launcher import Launcher
+from infra.launcher.ports import free_port_base
+from infra.launcher.settings import StackSettings
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Endpoints]:
+    """The whole stack, started once on first use; FIELDLAKE_TEST_ENDPOINTS names a running one's document instead."""
+    running = os.environ.get(ENDPOINTS_VARIABLE, "")
+    if running:
+        yield read_endpoints(Path(running))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="fieldlake-test-"))
+    settings = StackSettings(state_dir=folder / "state", port_base=free_port_base(random.Random()))
+    launcher = Launcher(settings)
+    try:
+        launcher.up()
+        yield read_endpoints(endpoints_file(settings))
+    finally:
+        launcher.down()
+        shutil.rmtree(folder, ignore_errors=True)
