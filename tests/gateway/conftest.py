@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tests.gateway.plant import Device, GatewayProcess, Plant, seed
+from tests.gateway.plant import Device, GatewayProcess, Plant
 
 _SHARDS = count(1)  # a shard per test: sessions on the broker outlive a test
 
@@ -15,7 +15,7 @@ _SHARDS = count(1)  # a shard per test: sessions on the broker outlive a test
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A real broker and a real log."""
-    plant = Plant(tmp_path_factory.mktemp("plant"), Random(seed()))
+    plant = Plant(tmp_path_factory.mktemp("plant"), Random())
     try:
         plant.broker.start()
         plant.log.start()

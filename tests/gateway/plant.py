@@ -1,10 +1,8 @@
 """A broker, a log and gateways of one's own, so that tests may kill them."""
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,8 +27,9 @@ from infra.launcher.errors import NotReadyError
 from infra.launcher.files import write_file
 from infra.launcher.model import Context, Part
 from infra.launcher.parts import kafka, mosquitto
+from infra.launcher.ports import free_port_base
 from infra.launcher.secrets import load_secrets
-from infra.launcher.settings import HOST, PORTS_SPAN, StackSettings
+from infra.launcher.settings import HOST, StackSettings
 from infra.setup.paths import repo_root
 
 DEADLINE_S: Final = 60.0  # seconds; everything here takes at most a few, the rest is room for a busy machine
@@ -197,7 +196,7 @@ class Plant:
     """A broker and a log on free ports under one folder."""
 
     def __init__(self, folder: Path, rng: Random) -> None:
-        self.settings = StackSettings(state_dir=folder, port_base=_free_base(rng))
+        self.settings = StackSettings(state_dir=folder, port_base=free_port_base(rng))
         ensure_certificates(self.settings)
         context = Context(self.settings, load_secrets(self.settings))
         self.context = context
@@ -264,26 +263,3 @@ class Plant:
         """End what was started."""
         self.log.stop()
         self.broker.stop()
-
-
-def _free_base(rng: Random) -> int:
-    for _ in range(200):
-        base = rng.randrange(20_000, 32_000, PORTS_SPAN)
-        if all(_is_free(base + offset) for offset in (30, 40, 41, 42)):
-            return base
-    raise AssertionError("no free ports between 20000 and 32000")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def seed() -> int:
-    """Return a seed that differs between processes, so that two runs at once take different ports."""
-    return os.getpid()
