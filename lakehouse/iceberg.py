@@ -78,7 +78,8 @@ class IcebergTable:
 
     def write(self, rows: pa.Table | None, state: TableState) -> Written:
         """Store the state file and, when there are rows, one data file."""
-        location = f"{self._table.location()}/metadata/fieldlake-state-{uuid4()}.msgpack.zst"
+        # Not named .zst: Arrow would take that for an order to compress what is compressed already.
+        location = f"{self._table.location()}/metadata/fieldlake-{uuid4()}.state"
         written_s = self._monotonic_s()
         with _answers(f"store of table {self._name}"):
             with self._table.io.new_output(location).create(overwrite=True) as stream:

@@ -10,7 +10,7 @@ from tests.lakehouse.world import World
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """Log in memory, catalogs on SQLite, the shipped contracts published."""
+    """Log in memory, catalogs on SQLite, the usual contracts published."""
     made = World(tmp_path)
     yield made
     made.close()

@@ -14,6 +14,7 @@ from lakehouse.status import IngestStatus
 from tests.lakehouse.frames import CONTRACTS
 from tests.lakehouse.memory import Broker, ManualClock, MemoryLog
 
+USUAL = ("telemetry", "clicks", "quarantine", "decisions")  # of the shipped contracts; a table costs time to create
 IDENTITY = ("origin", "epoch", "seq")
 
 
@@ -26,16 +27,15 @@ def catalogs(folder: Path) -> tuple[CatalogConfig, ...]:
 
 
 class World:
-    """A broker with the shipped contracts, and the processes that a test starts over it."""
+    """A broker with some contracts published, and the processes that a test starts over it."""
 
-    def __init__(self, folder: Path, publish: bool = True) -> None:
+    def __init__(self, folder: Path, contracts: tuple[str, ...] = USUAL) -> None:
         self.folder = folder
         self.broker, self.clock = Broker(), ManualClock()
         self.lakes: list[IcebergLake] = []
         self.ingests: list[Ingest] = []
-        if publish:
-            for contract in CONTRACTS.values():
-                self.broker.publish(contract)
+        for name in contracts:
+            self.broker.publish(CONTRACTS[name])
 
     def start(self, fault: Fault = no_fault, recover: bool = True) -> Ingest:
         """Start an ingest process; a crash is simply to stop using it."""
