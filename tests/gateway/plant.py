@@ -32,7 +32,7 @@ from infra.launcher.secrets import load_secrets
 from infra.launcher.settings import HOST, StackSettings
 from infra.setup.paths import repo_root
 
-DEADLINE_S: Final = 60.0  # seconds; everything here takes at most a few, the rest is room for a busy machine
+DEADLINE_S: Final = 120.0  # seconds; everything here takes a few, the rest is room for a busy machine
 PROBE_EVERY_S: Final = 0.02
 
 Found = TypeVar("Found")

@@ -8,12 +8,14 @@ from confluent_kafka import Message
 from contracts import dead, microbatch, topics, watermark
 from contracts.microbatch import HEADER_BYTES, Header
 from contracts.watermark import AckDocument, Watermark
+from gateway.core.receipts import IN_FLIGHT_BYTES_MAX
 from tests.gateway.plant import Device, GatewayProcess, Plant, eventually
 
 pytestmark = pytest.mark.stack
 
 Connect = Callable[[str], Device]
 
+LARGE_BYTES = 1_000_000  # bytes; just below the broker's largest packet
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED = 0x00, 0x10, 0x87  # MQTT 5, section 2.4
 
 
@@ -74,6 +76,27 @@ def test_nothing_is_acknowledged_while_the_log_is_down(
         plant.log.start()
     plant.await_records(topics.BATCHES, "log-down", has(*range(50)), "all batches after the log came back")
     gateway.await_status(lambda s: s.in_flight == 0 and s.ready, "nothing in flight any more")
+
+
+def test_a_full_window_pauses_reading_and_everything_goes_on_when_the_log_is_back(
+    plant: Plant, gateway: GatewayProcess, connect: Connect, shard: int
+) -> None:
+    gateway.start()
+    device = connect("full-window")
+    sent = IN_FLIGHT_BYTES_MAX // LARGE_BYTES + 20
+    plant.log.kill()
+    try:
+        mids = [device.publish(topics.up(shard, "full-window"), bytes([n]) * LARGE_BYTES) for n in range(sent)]
+        assert [device.reason(mid) for mid in mids] == [SUCCESS] * sent
+        paused = gateway.await_status(lambda s: s.paused, "reading is paused")
+        assert paused.in_flight < sent
+    finally:
+        plant.log.start()
+    letters = plant.await_records(topics.DEAD, "full-window", lambda found: len(found) >= sent, "every one is refused")
+    assert {dead.decode(letter.value() or b"").original[0] for letter in letters} == set(range(sent))
+    plant.write_watermark(mark("full-window", 1))
+    eventually(lambda: bool(device.acks), "watermarks flow again too")
+    gateway.await_status(lambda s: s.in_flight == 0 and not s.paused, "nothing in flight any more")
 
 
 def test_kill_of_the_gateway_in_mid_stream_loses_nothing(
