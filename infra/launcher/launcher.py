@@ -14,6 +14,7 @@ When a part fails, or the caller is interrupted, everything this call has starte
 
 import contextlib
 import fcntl
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -92,7 +93,8 @@ class Launcher:
                 self._ensure_supervisor(parts, [parts[name] for name in wanted], supervisor_ran)
                 self._start_parts(context, parts, wanted, begun)
             except BaseException:
-                self._undo(begun, keep_supervisor=supervisor_ran)
+                with _deaf_to_interrupts():
+                    self._undo(begun, keep_supervisor=supervisor_ran)
                 raise
 
     def down(self) -> None:
@@ -257,3 +259,17 @@ class Launcher:
                     f"{path}: another `fieldlake up` or `down` of this state folder runs; wait for it to end"
                 ) from None
             yield
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let an impatient second Ctrl-C not leave half of the processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

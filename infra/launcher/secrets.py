@@ -3,6 +3,7 @@
 import base64
 import secrets
 import uuid
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -47,12 +48,18 @@ def generate_secrets() -> Secrets:
 
 
 def load_secrets(settings: StackSettings) -> Secrets:
-    """Return the copy's secrets, drawing them at the first call."""
-    path = settings.conf_dir / "secrets.json"
+    """Return the copy's secrets, drawing and keeping them at the first call."""
+    path = _path(settings)
     if not path.exists():
-        drawn = generate_secrets()
-        write_file(path, msgspec.json.format(msgspec.json.encode(drawn)), PRIVATE)
-        return drawn
+        write_file(path, msgspec.json.format(msgspec.json.encode(generate_secrets())), PRIVATE)
+    return peek_secrets(settings)
+
+
+def peek_secrets(settings: StackSettings) -> Secrets:
+    """Return the copy's secrets for what must not write; a copy that never started is described by any set."""
+    path = _path(settings)
+    if not path.exists():
+        return generate_secrets()
     try:
         return msgspec.json.decode(path.read_bytes(), type=Secrets)
     except msgspec.MsgspecError as error:
@@ -60,6 +67,10 @@ def load_secrets(settings: StackSettings) -> Secrets:
             f"{path}: expected the secrets of this version, found: {error}; "
             f"remove the state folder {settings.state_dir} to begin anew"
         ) from None
+
+
+def _path(settings: StackSettings) -> Path:
+    return settings.conf_dir / "secrets.json"
 
 
 def _password() -> str:

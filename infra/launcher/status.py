@@ -10,7 +10,7 @@ from infra.launcher.logs import last_error_line
 from infra.launcher.model import Context, Part
 from infra.launcher.parts.catalogue import all_parts
 from infra.launcher.processes import tree_memory_bytes
-from infra.launcher.secrets import load_secrets
+from infra.launcher.secrets import peek_secrets
 from infra.launcher.settings import StackSettings
 from infra.launcher.supervision import ProcessState, Supervisor, log_file, running_supervisor
 
@@ -58,7 +58,7 @@ def status_of(settings: StackSettings) -> StackStatus:
         except SupervisorError:
             # It lives but does not answer: then its parts are unknown, which the table shows.
             states = {}
-    context = Context(settings=settings, secrets=load_secrets(settings))
+    context = Context(settings=settings, secrets=peek_secrets(settings))
     parts = list(all_parts(context).values())
     with ThreadPoolExecutor(PROBES_SIDE_BY_SIDE) as pool:
         found = tuple(pool.map(lambda part: _part_status(context, part, states.get(part.name)), parts))

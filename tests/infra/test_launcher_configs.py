@@ -61,7 +61,7 @@ def test_each_process_is_given_a_file_that_its_own_class_parses(
 ) -> None:
     found = msgspec.json.decode(rendered(parts[part], "config.json"), type=kind)
     assert parts[part].command[-2:] == ("--config", str(parts[part].files[0].path))
-    assert found
+    assert isinstance(found, kind)
 
 
 def test_the_job_is_submitted_with_its_own_file(parts: dict[str, Part]) -> None:

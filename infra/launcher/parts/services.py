@@ -194,7 +194,7 @@ def _service(
         name=name,
         title=title,
         command=(str(lake_python()), "-m", module, "--config", str(path)),
-        address=address,
+        address=address or kafka.bootstrap(context),
         probe=_probe_of(name),
         needs=needs,
         files=(_json_file(path, config),),
