@@ -1,0 +1,136 @@
+"""Render `docs/reference.md` from the code: tables and columns, configuration keys, commands and their options, topics.
+
+`python -m infra.reference` writes the file; a test compares it with what this module renders.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+import msgspec
+from msgspec import Struct
+from typer.main import get_command
+
+from contracts.contract import SYSTEM_COLUMNS, Contract
+from contracts.topics import KAFKA_TOPICS
+from edge_agent.config import AgentConfig
+from federation.config import FederationConfig
+from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
+from gateway.config import GatewayConfig
+from infra.bundles.documents import read_contracts
+from infra.cli.main import build
+from infra.launcher.settings import PORT_BASE_VARIABLE, PORT_OFFSETS, STATE_DIR_VARIABLE
+from infra.setup.paths import repo_root
+from lakehouse.config import LakeConfig
+
+CONFIGS: Final[dict[str, type[Struct]]] = {
+    "edge_agent": AgentConfig,
+    "gateway": GatewayConfig,
+    "lakehouse (ingest, maintenance)": LakeConfig,
+    "flink_jobs.triggers.preselect": PreselectConfig,
+    "flink_jobs.triggers job": TriggersConfig,
+    "federation (history endpoint, warmer)": FederationConfig,
+}
+SYSTEM_MEANINGS: Final = {
+    "origin": "Device or collector, by its certificate.",
+    "epoch": "Grows when the origin's spool is made anew.",
+    "seq": "Number of the event in its stream and epoch.",
+    "contract_version": "Version of the contract that the row was checked against.",
+    "sealed_at": "When the origin sealed the batch.",
+}
+
+
+def reference_file() -> Path:
+    """Return where the page lies."""
+    return repo_root() / "docs" / "reference.md"
+
+
+def render() -> str:
+    """Return the page."""
+    parts = [
+        "# Reference\n\nMade from the code by `python -m infra.reference`; a test compares the two.",
+        "## Commands",
+        *_commands(),
+        "## Environment variables",
+        _table(
+            ("variable", "meaning"),
+            [
+                (f"`{STATE_DIR_VARIABLE}`", "Folder of state and logs; default `.fieldlake`."),
+                (f"`{PORT_BASE_VARIABLE}`", "First of the ports; each port is this plus its offset below."),
+            ],
+        ),
+        "## Ports",
+        _table(("port", "offset"), [(f"`{name}`", str(offset)) for name, offset in PORT_OFFSETS.items()]),
+        "## Topics of the log",
+        _table(
+            ("topic", "key", "value", "kept"),
+            [(f"`{t.name}`", t.key, t.value, "newest of a key" if t.compacted else "by time") for t in KAFKA_TOPICS],
+        ),
+        "## Tables",
+        "Every table begins with these columns:",
+        _table(
+            ("column", "type", "meaning"), [(f"`{n}`", t.value, SYSTEM_MEANINGS[n]) for n, t in SYSTEM_COLUMNS.items()]
+        ),
+        *(part for contract in read_contracts() for part in _contract(contract)),
+        "## Configuration files",
+        "One JSON file per process; unknown keys are refused.",
+        *(part for name, kind in CONFIGS.items() for part in (f"### {name}", _keys(kind))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands() -> Iterable[str]:
+    for path, command in _walk("fieldlake", get_command(build())):
+        yield f"### `{path}`"
+        yield (command.help or "").strip()
+        rows = []
+        for parameter in command.params:
+            names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+            rows.append((names, getattr(parameter, "help", "") or ""))
+        if rows:
+            yield _table(("argument or option", "meaning"), rows)
+        if command.epilog:
+            yield command.epilog
+
+
+def _walk(path: str, command: Any) -> Iterable[tuple[str, click.Command]]:
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from _walk(f"{path} {name}", child)
+    else:
+        yield path, command
+
+
+def _contract(contract: Contract) -> Iterable[str]:
+    yield f"### `{contract.catalog}.{contract.table}`"
+    yield f"{contract.title}, contract `{contract.id}` {contract.version}. {contract.purpose}"
+    rows = []
+    for field in contract.fields:
+        kind = field.type.value + ("" if field.required else ", may be null")
+        meaning = field.description + (" Personal." if field.classification == "personal" else "")
+        rows.append((f"`{field.name}`", kind + (f", {field.unit}" if field.unit else ""), meaning))
+    yield _table(("column", "type", "meaning"), rows)
+
+
+def _keys(kind: type[Struct], prefix: str = "") -> str:
+    return _table(("key", "default"), list(_key_rows(kind, prefix)))
+
+
+def _key_rows(kind: type[Struct], prefix: str) -> Iterable[tuple[str, str]]:
+    for field in msgspec.structs.fields(kind):
+        nested = field.type if isinstance(field.type, type) and issubclass(field.type, Struct) else None
+        if nested is not None:
+            yield from _key_rows(nested, f"{prefix}{field.encode_name}.")
+        else:
+            default = "required" if field.default is msgspec.NODEFAULT else f"`{field.default!r}`"
+            yield f"`{prefix}{field.encode_name}`", default
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    reference_file().write_text(render(), encoding="utf-8")

@@ -1,0 +1,44 @@
+"""What the documents say is what the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from infra import reference
+from infra.cli.main import build
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _commands() -> dict[str, object]:
+    return dict(reference._walk("fieldlake", reference.get_command(build())))
+
+
+def test_the_reference_is_what_the_code_renders() -> None:
+    written = reference.reference_file().read_text(encoding="utf-8")
+    assert written == reference.render(), "write it again: python -m infra.reference"
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    named = set(re.findall(r"`fieldlake ([a-z]+)", README))
+    assert named == {path.split()[1] for path in _commands()}
+
+
+def test_the_readme_names_only_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+
+
+@pytest.mark.parametrize("path", sorted(_commands()))
+def test_every_command_answers_help_with_an_example(path: str) -> None:
+    epilog = getattr(_commands()[path], "epilog", None) or ""
+    assert epilog.startswith(f"Example: {path} ") or epilog == f"Example: {path}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/README.md"])
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
+    assert [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()] == []
