@@ -14,7 +14,7 @@ from contracts.decisions import Decision
 from contracts.errors import BatchError, OperatorMustActError
 from contracts.ranges import RangeSet
 from contracts.topics import DECISIONS, is_origin
-from lakehouse.checks import TIME_US_MAX, refusals
+from lakehouse.checks import refusals
 from lakehouse.claims import Claims, uncovered
 from lakehouse.decode import Arrived, Decoded, decode
 from lakehouse.ports import Message
@@ -30,7 +30,6 @@ from lakehouse.rows import (
 )
 from lakehouse.state import Known, Positions, StreamKey, TableState
 
-SEQ_MAX: Final = 2**63 - 1  # a sequence number is a 64-bit signed column
 # Ids remembered against repeats. A restored job repeats what it decided since its last checkpoint, seconds at most;
 # 10,000 are ten seconds of the highest rate a rule set may reach, and 160 KB in every state file of that table.
 DECISION_IDS_MAX: Final = 10_000
@@ -107,10 +106,6 @@ def _parse(message: Message, draft: _Draft) -> tuple[Arrived, Contract] | None:
         header, payload = microbatch.parse(value)
     except BatchError as error:
         draft.bury(message.source, origin, error.reason, str(error), value)
-        return None
-    if header.end_seq > SEQ_MAX or header.sealed_at_ms * 1_000 > TIME_US_MAX:
-        detail = f"header: first seq {header.first_seq} or sealing time {header.sealed_at_ms} is beyond any column"
-        draft.bury(message.source, origin, "bad_format", detail, value)
         return None
     contract = draft.view.registry.fingerprints.get(header.fingerprint)
     states = draft.view.states
