@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import typer
 import msgspec
 from msgspec import Struct
 from typer.main import get_command
@@ -94,7 +93,7 @@ def _commands() -> Iterable[str]:
             yield command.epilog
 
 
-def _walk(path: str, command: Any) -> Iterable[tuple[str, click.Command]]:
+def _walk(path: str, command: Any) -> Iterable[tuple[str, Any]]:
     if hasattr(command, "commands"):
         for name, child in command.commands.items():
             yield from _walk(f"{path} {name}", child)
