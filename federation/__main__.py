@@ -24,6 +24,7 @@ from federation.history.follower import HistoryFollower
 from federation.history.iceberg import IcebergHistoryTable
 
 IO_THREADS: Final = 2  # at most two data files arrive at once; beside a busy machine more would only queue
+SWITCH_INTERVAL_S: Final = 0.001  # seconds
 
 _LOG = logging.getLogger("federation")
 
@@ -33,6 +34,11 @@ def bound_memory() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
     pa.set_cpu_count(1)
     pa.set_io_thread_count(IO_THREADS)
+
+
+def favour_requests() -> None:
+    """Let a request interrupt the follower, which parses for 10 to 20 ms at every commit, after 1 ms instead of 5."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 async def serve(config: FederationConfig) -> bool:
@@ -84,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bound_memory()
+    favour_requests()
     try:
         return 0 if asyncio.run(serve(read_config(options.config))) else 1
     except FieldlakeError as error:

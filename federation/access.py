@@ -20,9 +20,10 @@ class _Rule(Struct, frozen=True, omit_defaults=True):
     catalog: str | None = None
     schema: str | None = None
     table: str | None = None
-    allow: str | Sequence[str] | None = None
+    allow: bool | str | Sequence[str] | None = None
     owner: bool | None = None
     privileges: Sequence[str] | None = None
+    property: str | None = None
 
 
 class _Rules(Struct, frozen=True):
@@ -33,12 +34,16 @@ class _Rules(Struct, frozen=True):
     procedures: Sequence[_Rule]
     queries: Sequence[_Rule]
     system_information: Sequence[_Rule]
+    system_session_properties: Sequence[_Rule]
+    catalog_session_properties: Sequence[_Rule]
 
 
 def access_rules(catalogs: Sequence[str] = CATALOGS) -> bytes:
     """Return `rules.json`: the platform may do everything, an analyst may read rows of `catalogs`, others nothing.
 
     An analyst does not see metadata tables (`name$files`, `name$snapshots`): their names and bounds repeat the data.
+    These rules do not reach `ALTER TABLE ... EXECUTE`, which the engine lets everybody do who can read: the lake's
+    catalogs must be read-only themselves (`iceberg.security=read_only`).
     """
     readable = "|".join(catalogs)
     privileges = ("SELECT", "INSERT", "DELETE", "UPDATE", "OWNERSHIP", "GRANT_SELECT")
@@ -60,5 +65,8 @@ def access_rules(catalogs: Sequence[str] = CATALOGS) -> bytes:
             _Rule(ANALYST_USER, allow=("execute",)),
         ),
         system_information=(_Rule(PLATFORM_USER, allow=("read", "write")),),
+        # A session property can lower the retention that protects files which a commit is about to name.
+        system_session_properties=(_Rule(PLATFORM_USER, property=".*", allow=True),),
+        catalog_session_properties=(_Rule(PLATFORM_USER, catalog=".*", property=".*", allow=True),),
     )
     return msgspec.json.format(msgspec.json.encode(rules))

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from contracts.errors import FieldlakeError, OutcomeUnknownError, RetrySafeError
 from federation.config import FederationConfig, read_config
+from federation.crm import FORGET_MISSING_SQL
 from federation.errors import LoginRefusedError, QueryRefusedError
 from federation.queries.canned import CannedQuery, Value, everyday_values, load
 from federation.trino import TrinoClient
@@ -75,6 +76,8 @@ class Warmer:
 
     def _attempt(self, client: TrinoClient, stop: threading.Event) -> None:
         try:
+            if self._waiting_for is not None:
+                client.query(FORGET_MISSING_SQL)
             assets = [(str(a), str(b)) for a, b in client.query(_ASSETS_SQL).rows]
             if not assets:
                 self._wait("crm.crm.assets has no rows yet", stop)

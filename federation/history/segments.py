@@ -1,42 +1,47 @@
 """Rows of immutable data files, kept by asset in memory up to a bound. Thread-safe."""
 
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from federation.history.model import Entry
 
 ASSET_COLUMN: Final = "asset_id"
 ENTRY_COLUMNS: Final = Entry.__struct_fields__
-SEGMENT_BYTES_MAX: Final = 96 * 1024 * 1024  # bytes of Arrow rows; with interpreter and libraries it stays below 250 MB
+SEGMENT_BYTES_MAX: Final = (
+    96 * 1024 * 1024
+)  # bytes of rows and indexes; with interpreter and libraries it stays below 250 MB
+INDEX_BYTES_PER_ASSET: Final = 250  # bytes: the name, two numbers, a pair and a slot of the index
 
 
 class Segment:
-    """The rows of one data file, sorted by asset, in one contiguous table."""
+    """The rows of one data file, sorted by asset, in one contiguous table.
+
+    A record is spread over as many files as were committed since the last compaction, most of which do not hold the
+    asset: saying so must cost next to nothing, hence an index and no search.
+    """
 
     def __init__(self, rows: pa.Table) -> None:
         """Take rows with `asset_id` and the columns of an `Entry`, in any order."""
         rows = rows.sort_by(ASSET_COLUMN).combine_chunks()
-        self._assets = rows.column(ASSET_COLUMN).combine_chunks()
         self._entries = rows.select(list(ENTRY_COLUMNS))
-        self.bytes = rows.nbytes
+        runs = pc.run_end_encode(rows.column(ASSET_COLUMN).combine_chunks())
+        ends = runs.run_ends.to_pylist()
+        self._places = dict(zip(runs.values.to_pylist(), zip([0, *ends], ends, strict=False), strict=True))
+        self.bytes = rows.nbytes + INDEX_BYTES_PER_ASSET * len(self._places)
 
     def entries(self, asset_id: str) -> list[Entry]:
         """Return an asset's entries, in no particular order."""
-        positions = range(len(self._assets))
-        first = bisect_left(positions, asset_id, key=self._asset_at)
-        end = bisect_right(positions, asset_id, lo=first, key=self._asset_at)
-        if first == end:
+        place = self._places.get(asset_id)
+        if place is None:
             return []
+        first, end = place
         columns = self._entries.slice(first, end - first).to_pydict()
         return [Entry(*values) for values in zip(*columns.values(), strict=True)]
-
-    def _asset_at(self, position: int) -> str:
-        return str(self._assets[position].as_py())
 
 
 class SegmentCache:
