@@ -1,7 +1,6 @@
 """The loop of a running agent: events from the broker, lines from the source, batches to the broker, timers."""
 
 import logging
-import queue
 from collections.abc import Callable
 from typing import Final
 
@@ -14,23 +13,15 @@ from contracts.microbatch import Flag
 from contracts.ports import Clock
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument
-from edge_agent.adapters.mqtt import (
-    AckArrived,
-    Answered,
-    LinkDown,
-    LinkUp,
-    MqttUplink,
-    Subscribed,
-    UplinkEvent,
-)
-from edge_agent.adapters.source_files import Source
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
+from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.pacing import connect_pause_s, due_events
 from edge_agent.core.sending import Event, Sending, SendWindow
 from edge_agent.core.settlement import settle
 from edge_agent.core.spool import QUOTA_BYTES, Group, Spool
 from edge_agent.errors import SpoolWriteError
+from edge_agent.ports import Inbox, Source, Uplink
 from edge_agent.report import Report, wire_report
 
 PENDING_BATCHES_MAX: Final = 16_384  # batches; their places take about 5 MB of memory; beyond, the source waits
@@ -57,7 +48,7 @@ class Settings(Struct, frozen=True):
 
 
 class Agent:
-    """One device. All of it happens in the thread that calls `run`; paho's thread only puts events into the queue."""
+    """One device. All of it happens in the thread that calls `run`; others only put events into its inbox."""
 
     def __init__(
         self,
@@ -65,8 +56,8 @@ class Agent:
         intake: Intake,
         spool: Spool,
         source: Source,
-        uplink: MqttUplink,
-        events: "queue.SimpleQueue[UplinkEvent]",
+        uplink: Uplink,
+        inbox: Inbox,
         clock: Clock,
         random: Callable[[], float],
         memory_mb: Callable[[], float | None],
@@ -77,7 +68,7 @@ class Agent:
         self._spool = spool
         self._source = source
         self._uplink = uplink
-        self._events = events
+        self._inbox = inbox
         self._clock = clock
         self._random = random
         self._memory_mb = memory_mb
@@ -116,10 +107,12 @@ class Agent:
             self._take_in(now)
             self._send(now)
             self._timers(now)
-            self._hear(self._wait_s(self._clock.monotonic_s()))
+            for event in self._inbox.take(self._wait_s(self._clock.monotonic_s())):
+                self._on_event(event)
         if self._group is not None:
             self._append(self._group)
         self._uplink.close(self._spool.epoch)
+        self._source.close()
         report = self.report()
         self._write_status(report)
         return report
@@ -257,17 +250,7 @@ class Agent:
             times.append(self._next_flush_s)
         return max(0.0, min(times) - now_s)
 
-    def _hear(self, wait_s: float) -> None:
-        """Wait for an event, then take all that are there."""
-        try:
-            event = self._events.get(timeout=wait_s) if wait_s > 0 else self._events.get_nowait()
-            while True:
-                self._on_event(event)
-                event = self._events.get_nowait()
-        except queue.Empty:
-            return
-
-    def _on_event(self, event: UplinkEvent) -> None:
+    def _on_event(self, event: LinkEvent) -> None:
         match event:
             case LinkUp(link=link) if link == self._uplink.link:
                 self._link_up, self._failures = True, 0

@@ -1,7 +1,6 @@
 """Wiring: a configuration to a running agent."""
 
 import os
-import queue
 import random
 import signal
 import sys
@@ -12,16 +11,18 @@ import msgspec
 
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.adapters.mqtt import MqttUplink, UplinkEvent, Wake
+from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.process import WallClock, pss_mb
-from edge_agent.adapters.source_files import Source, first_line_crc32, open_source
+from edge_agent.adapters.source_files import first_line_crc32, open_source
 from edge_agent.agent import Agent, Settings
 from edge_agent.config import AgentConfig
 from edge_agent.core.intake import Intake
+from edge_agent.core.link import Wake
 from edge_agent.core.pacing import CHUNK_EVENTS_MAX
 from edge_agent.core.recovery import Identity
 from edge_agent.core.spool import open_spool
 from edge_agent.errors import SourceError
+from edge_agent.ports import Source
 from edge_agent.report import Report
 
 
@@ -45,8 +46,8 @@ def run(config: AgentConfig) -> int:
     intake = Intake(plan, spool.recovered.newest)
     source = open_source(path, follow=not config.until_drained)
     resume(intake, source, config.source.file)
-    events: queue.SimpleQueue[UplinkEvent] = queue.SimpleQueue()
-    uplink = MqttUplink(config.mqtt, config.device, config.shard, events)
+    inbox = QueueInbox()
+    uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox)
     settings = Settings(
         device=config.device,
         contract=config.source.contract,
@@ -56,13 +57,13 @@ def run(config: AgentConfig) -> int:
     )
     status = Path(config.status_file)
     agent = Agent(
-        settings, intake, spool, source, uplink, events, clock, random.SystemRandom().random, pss_mb,
+        settings, intake, spool, source, uplink, inbox, clock, random.SystemRandom().random, pss_mb,
         lambda report: write_status(status, report),
     )  # fmt: skip
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         agent.stop()
-        events.put(Wake())
+        inbox.put(Wake())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

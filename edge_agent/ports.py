@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core.link import LinkEvent
+
 
 class Scorer(Protocol):
     """A filter model that is ready to run."""
@@ -43,4 +45,55 @@ class Disk(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
+        ...
+
+
+class Uplink(Protocol):
+    """The way to the broker. What comes of a call is told through the inbox."""
+
+    @property
+    def link(self) -> int:
+        """Number of the newest connection; events of older ones say nothing."""
+        ...
+
+    def connect(self, epoch: int) -> None:
+        """Begin a connection; LinkUp or LinkDown follows."""
+        ...
+
+    def publish(self, batch: bytes) -> int | None:
+        """Publish, and return the message id that Answered will name; None when the link has just gone."""
+        ...
+
+    def drop(self) -> None:
+        """Break the connection off, without a goodbye."""
+        ...
+
+    def close(self, epoch: int) -> None:
+        """Say goodbye and end the connection."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where everything arrives that wakes the agent."""
+
+    def take(self, wait_s: float) -> list[LinkEvent]:
+        """Wait at most so long for the first event; return all that are there."""
+        ...
+
+
+class Source(Protocol):
+    """Events in the order of the file. `at_end` is true once all were handed out and no more will come."""
+
+    at_end: bool
+
+    def read(self, events_max: int) -> list[bytes]:
+        """Return the next events, one line of JSON each; fewer than asked for, or none, when there are no more yet."""
+        ...
+
+    def skip(self, events: int) -> int:
+        """Pass over events; return how many there were to pass over."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
         ...

@@ -17,6 +17,7 @@ class WireReport(Struct, frozen=True):
     all_batches: int
     all_payload_bytes: int
     all_packet_bytes: int
+    observed_json_bytes: int
 
 
 class Report(Struct, frozen=True):

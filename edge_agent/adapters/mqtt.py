@@ -6,7 +6,6 @@ import threading
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -15,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import topics
 from edge_agent.config import MqttConfig
+from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.sending import SEND_WINDOW
 from edge_agent.errors import ConfigError
 
@@ -24,60 +24,37 @@ SESSION_EXPIRY_S: Final = 86_400  # s; commands for a device wait a day at the b
 QUEUE_PUBLISHES: Final = SEND_WINDOW + 2  # publishes in paho: the window, and the state message before and after
 
 
-class LinkUp(Struct, frozen=True):
-    """The broker took the connection. `window` publishes may be open, a packet may have `packet_bytes_max`."""
+class QueueInbox:
+    """Implements `ports.Inbox`; anyone may put, from any thread and from a signal handler."""
 
-    link: int
-    window: int
-    packet_bytes_max: int | None
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+        self.put = self._queue.put
 
-
-class LinkDown(Struct, frozen=True):
-    """There is no connection, or no longer."""
-
-    link: int
-    reason: str
-
-
-class Answered(Struct, frozen=True):
-    """The broker answered a publish; `code` is the MQTT 5 reason code."""
-
-    link: int
-    message: int
-    code: int
-
-
-class Subscribed(Struct, frozen=True):
-    """The subscription to acknowledgements stands, or was refused."""
-
-    link: int
-    code: int
-
-
-class AckArrived(Struct, frozen=True):
-    """The newest acknowledgement document, in bytes."""
-
-    link: int
-    document: bytes
-
-
-class Wake(Struct, frozen=True):
-    """Nothing but a reason to look again."""
-
-
-UplinkEvent = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Wake
+    def take(self, wait_s: float) -> list[LinkEvent]:
+        events: list[LinkEvent] = []
+        try:
+            if wait_s > 0:
+                events.append(self._queue.get(timeout=wait_s))
+            while True:
+                events.append(self._queue.get_nowait())
+        except queue.Empty:
+            return events
 
 
 class MqttUplink:
-    """Connects when told to, publishes, puts what it hears into `events`. Raises ConfigError for bad certificates."""
+    """Implements `ports.Uplink`: connects when told to, publishes, puts what it hears into its inbox.
 
-    def __init__(self, config: MqttConfig, device: str, shard: int, events: "queue.SimpleQueue[UplinkEvent]") -> None:
+    Raises ConfigError for bad certificates.
+    """
+
+    def __init__(self, config: MqttConfig, device: str, shard: int, inbox: "QueueInbox") -> None:
         self._config = config
         self._device = device
         self._topic = topics.up(shard, device)
         self._ack_topic = topics.ack(device)
         self._state_topic = topics.state(device)
-        self._events = events
+        self._inbox = inbox
         self._link = 0
         self._client: Client | None = None
         try:
@@ -139,7 +116,7 @@ class MqttUplink:
                 properties=properties,
             )
         except OSError as error:
-            self._events.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}"))
+            self._inbox.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}"))
             return
         client.loop_start()
 
@@ -152,7 +129,7 @@ class MqttUplink:
         client.max_inflight_messages_set(QUEUE_PUBLISHES)
         client.max_queued_messages_set(QUEUE_PUBLISHES)
         client.will_set(self._state_topic, _state(epoch, online=False), qos=1, retain=True)
-        put = self._events.put
+        put = self._inbox.put
 
         def on_connect(
             _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None

@@ -3,30 +3,17 @@
 import csv
 import zlib
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final
 
 import msgspec
 
 from edge_agent.core.refusal import EVENT_BYTES_MAX
 from edge_agent.errors import SourceError
+from edge_agent.ports import Source
 
 BLOCK_BYTES: Final = 262_144  # bytes read at once
 CHUNK_BYTES_MAX: Final = 4_194_304  # bytes of lines handed out at once; bounds a flush whose events are all long
 _KEPT_BYTES: Final = EVENT_BYTES_MAX + 1  # bytes kept of a longer line: enough to see that it is too long
-
-
-class Source(Protocol):
-    """Events in the order of the file. `at_end` is true once all were handed out and no more will come."""
-
-    at_end: bool
-
-    def read(self, events_max: int) -> list[bytes]:
-        """Return the next events, one line of JSON each; fewer than asked for, or none, when there are no more yet."""
-        ...
-
-    def skip(self, events: int) -> int:
-        """Pass over events; return how many there were to pass over."""
-        ...
 
 
 def open_source(path: Path, *, follow: bool) -> Source:
@@ -75,6 +62,9 @@ class LineSource:
         while passed < events and (lines := self.read(events - passed)):
             passed += len(lines)
         return passed
+
+    def close(self) -> None:
+        self._file.close()
 
     def _fill(self) -> bool:
         """Read on until there is a whole line; say whether there is one."""
@@ -131,6 +121,9 @@ class CsvSource:
         while passed < events and self._next_line() is not None:
             passed += 1
         return passed
+
+    def close(self) -> None:
+        self._file.close()
 
     def _next_line(self) -> bytes | None:
         try:

@@ -28,7 +28,8 @@ class Wire(Struct, frozen=True, array_like=True):
     """Batches as first published; resends are not in it.
 
     `payload_bytes` are whole micro-batches, `packet_bytes` the MQTT packets around them, `json_bytes` the same rows as
-    compact JSON lines. The first five are the source's stream, `all_*` every stream of the device.
+    compact JSON lines. The first five are the source's stream, `all_*` every stream of the device,
+    `observed_json_bytes` the lines of every event that was observed, as they were read.
     """
 
     batches: int = 0
@@ -39,6 +40,7 @@ class Wire(Struct, frozen=True, array_like=True):
     all_batches: int = 0
     all_payload_bytes: int = 0
     all_packet_bytes: int = 0
+    observed_json_bytes: int = 0
 
 
 class StreamSums(Struct, frozen=True):

@@ -64,7 +64,7 @@ class Intake:
 
     @property
     def resume_seq(self) -> int:
-        """Number of the first source event to be read again; from here up to `next_seq` windows are refilled."""
+        """Number of the first source event to be read again; up to `next_seq` it only refills windows."""
         return self._windows.resume_seq(self.next_seq) if self._windows is not None else self.next_seq
 
     def observed(self) -> dict[str, int]:
@@ -82,7 +82,7 @@ class Intake:
         return self._windows is None or self._windows.is_whole()
 
     def take(self, lines: Sequence[bytes], sealed_at_ms: int, *, final: bool = False) -> Group | None:
-        """Account for the next lines of the source; with `final` close all windows. None when nothing happened."""
+        """Account for the next lines of the source; with `final` close all windows. None for nothing."""
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
         verdict = self._plan.filter.decide(checked.events)
@@ -107,15 +107,15 @@ class Intake:
             batches += self._derived(self._plan.quarantine, self._refused_rows(checked.refused), sealed_at_ms)
         if entries:
             batches += self._derived(self._plan.ledger, self._entry_rows(entries), sealed_at_ms)
-        return self._group(batches, counts_of(entries), json_bytes(kept))
+        return self._group(batches, counts_of(entries), json_bytes(kept), sum(map(len, lines)) + len(lines))
 
     def settle(
         self, lost: Iterable[Settled], held: Iterable[Settled], credited: Iterable[Count], sealed_at_ms: int
     ) -> Group:
         """Account for ranges whose records rotted.
 
-        Those that the lake does not hold are lost: a batch without rows and a ledger entry say so. Those that it holds are
-        `held`, with the counts of their records where these are known.
+        Those that the lake does not hold are lost: a batch without rows and a ledger entry say so. Those that it holds
+        are `held`, with the counts of their records where these are known.
         """
         batches: list[SealedBatch] = []
         entries: list[Entry] = []
@@ -127,11 +127,13 @@ class Intake:
             )
         if entries:
             batches += self._derived(self._plan.ledger, self._entry_rows(entries), sealed_at_ms)
-        group = self._group(batches, (*counts_of(entries), *credited), 0)
+        group = self._group(batches, (*counts_of(entries), *credited), 0, 0)
         meta = msgspec.structs.replace(group.meta, settled=tuple(held), wire=Wire())
         return Group(meta, group.batches)
 
-    def _group(self, batches: list[SealedBatch], counts: tuple[Count, ...], kept_json_bytes: int) -> Group:
+    def _group(
+        self, batches: list[SealedBatch], counts: tuple[Count, ...], kept_json_bytes: int, observed_json_bytes: int
+    ) -> Group:
         derived = tuple(
             Count(b.contract, Fate.KEPT.value, "", "", b.rows)
             for b in batches
@@ -143,7 +145,7 @@ class Intake:
             open_windows=self._windows.marks if self._windows is not None else (),
             batches=tuple(BatchRef(b.contract, b.first_seq, b.span, b.rows, len(b.data)) for b in batches),
             counts=merge((*counts, *derived)),
-            wire=self._wire(batches, kept_json_bytes),
+            wire=self._wire(batches, kept_json_bytes, observed_json_bytes),
         )
         self._number += 1
         return Group(meta, tuple(batches))
@@ -231,7 +233,7 @@ class Intake:
             "reason": [entry.reason[:reason_max] for entry in entries],
         }
 
-    def _wire(self, batches: list[SealedBatch], kept_json_bytes: int) -> Wire:
+    def _wire(self, batches: list[SealedBatch], kept_json_bytes: int, observed_json_bytes: int) -> Wire:
         own = [b for b in batches if b.contract == self._plan.source.id]
         return Wire(
             batches=len(own),
@@ -242,4 +244,5 @@ class Intake:
             all_batches=len(batches),
             all_payload_bytes=sum(len(b.data) for b in batches),
             all_packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in batches),
+            observed_json_bytes=observed_json_bytes,
         )

@@ -2,7 +2,7 @@
 
 A segment is a header followed by frames. Little-endian:
 
-| segment header | bytes | | frame     | bytes | meaning                                            |
+| segment header | bytes | | frame     | bytes | meaning                                          |
 | -------------- | ----- |-| --------- | ----- | -------------------------------------------------- |
 | magic `FLSP`   | 4     | | magic     | 4     | `FLRC`                                             |
 | version 1      | 4     | | meta size | 4     |                                                    |
@@ -11,8 +11,8 @@ A segment is a header followed by frames. Little-endian:
 |                |       | | metadata  |       | MessagePack of `Meta`                              |
 |                |       | | body      |       | the record's sealed micro-batches, one after other |
 
-A segment's index has the same form; its frames have no bodies. It is written after the segment, so a frame that the index
-knows was durable once: if its bytes are bad now, they rotted, and were not merely cut off by a crash.
+A segment's index has the same form; its frames have no bodies. It is written after the segment, so a frame that the
+index knows was durable once: if its bytes are bad now, they rotted, and were not merely cut off by a crash.
 """
 
 import struct

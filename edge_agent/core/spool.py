@@ -187,6 +187,7 @@ class Spool:
             self._next_segment += 1
             header = segment_header(self.epoch)
             self._disk.append(segment_name(segment.number), header)
+            self._disk.append(index_name(segment.number), header)
             self._segments[segment.number] = self._active = segment
         return self._active
 

@@ -2,8 +2,8 @@
 
 A window closes as soon as its subject has an event at or after the window's end, when its subject has been silent for
 IDLE_ROWS_MAX events of the source, when the open windows together exceed OPEN_ROWS_MAX or OPEN_WINDOWS_MAX, and at the
-end of the source. An event that comes after its window closed opens that window again, and a further row is written for it:
-rows of one window add up by `count`, and name what they cover by `first_seq` and `last_seq`.
+end of the source. An event that comes after its window closed opens that window again, and a further row is written for
+it: rows of one window add up by `count`, and name what they cover by `first_seq` and `last_seq`.
 """
 
 from collections.abc import Iterable
@@ -133,12 +133,27 @@ def rows_of(
         common = (mark.subject, None, mark.start_us, window_ms, mark.first_seq, mark.last_seq, mark.count, mark.kept)
         for name, value in zip(names, common, strict=True):
             columns[name].extend(sensors if name == "sensor" else [value] * each)
-        columns["min"].extend(values.min(axis=0).tolist())
-        columns["max"].extend(values.max(axis=0).tolist())
-        columns["mean"].extend(values.mean(axis=0).tolist())
-        for name, quantile in zip(QUANTILE_NAMES, np.quantile(values, QUANTILES, axis=0), strict=True):
-            columns[name].extend(quantile.tolist())
+        ordered = np.sort(values, axis=0)
+        columns["min"].extend(ordered[0].tolist())
+        columns["max"].extend(ordered[-1].tolist())
+        columns["mean"].extend(ordered.mean(axis=0).tolist())
+        for name, quantile in zip(QUANTILE_NAMES, QUANTILES, strict=True):
+            columns[name].extend(_quantile(ordered, quantile).tolist())
     return dict(columns)
+
+
+def _quantile(ordered: Values, quantile: float) -> Values:
+    """Return a quantile of each column of sorted rows, linear between the two nearest.
+
+    Not numpy's own: its first call takes 10 MB of the device's memory and it is slow on windows of a few rows.
+    """
+    place = quantile * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    below: Values = ordered[low]
+    above: Values = ordered[high]
+    between: Values = below + (above - below) * (place - low)
+    return between
 
 
 def _joined(held: WindowMark, more: WindowMark) -> WindowMark:

@@ -1,4 +1,4 @@
-"""What the agent's tests play against: a bundle, a broker of one's own with TLS, and a lake that answers as it is told."""
+"""What the agent's tests play against: a bundle, a broker of one's own, and a lake that answers as it is told."""
 
 import datetime
 import getpass
@@ -93,7 +93,7 @@ def lines_of(events: list[Json]) -> list[bytes]:
 
 
 def decode_payloads(contract: Contract, payloads: list[bytes], dictionary: bytes = b"") -> pa.Table:
-    """Decode compressed payloads as a lake would: behind one schema message, as one stream; differences stay as they are."""
+    """Decode compressed payloads as a lake would, behind one schema message; differences stay as they are."""
     trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
     schema = pa.schema([pa.field(c.name, _ARROW[c.type], not c.required) for c in wire.columns(contract)])
     messages = [zstandard.ZstdDecompressor(dict_data=trained).decompress(payload) for payload in payloads]

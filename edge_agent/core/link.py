@@ -1,0 +1,49 @@
+"""What the connection to the broker tells the agent. `link` numbers connections."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+
+class LinkUp(Struct, frozen=True):
+    """The broker took the connection. `window` publishes may be open, a packet may have `packet_bytes_max`."""
+
+    link: int
+    window: int
+    packet_bytes_max: int | None
+
+
+class LinkDown(Struct, frozen=True):
+    """There is no connection, or no longer."""
+
+    link: int
+    reason: str
+
+
+class Answered(Struct, frozen=True):
+    """The broker answered a publish; `code` is the MQTT 5 reason code."""
+
+    link: int
+    message: int
+    code: int
+
+
+class Subscribed(Struct, frozen=True):
+    """The subscription to acknowledgements stands, or was refused."""
+
+    link: int
+    code: int
+
+
+class AckArrived(Struct, frozen=True):
+    """The newest acknowledgement document, in bytes."""
+
+    link: int
+    document: bytes
+
+
+class Wake(Struct, frozen=True):
+    """Nothing but a reason to look again."""
+
+
+LinkEvent: TypeAlias = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Wake
