@@ -10,9 +10,10 @@ from flink_jobs.triggers.errors import TriggersConfigError
 
 
 class PreselectConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the preselector process."""
+    """Settings of the preselector process; several that share the load need a different `instance` each."""
 
     kafka_bootstrap: str
+    instance: str = "1"
 
 
 class TriggersConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,9 @@ candidate message names the last rule record that the preselector had read; one 
 operator has is kept back until that record arrives, else the first events of a new rule, or all events at a job's first
 start, would be judged without it.
 
-**State** is bytes: pickling, which the embedded interpreter's state types ask for, wraps a single bytes object.
+**State** is a map from subject to versioned bytes. What lies in it is also held decoded, per shard, as long as this
+operator instance lives: a shard is read once after a restore, and each message writes only the subjects it changed.
+(Pickling, which the embedded interpreter's state types ask for, wraps a single bytes object.)
 """
 
 import logging
@@ -20,17 +22,18 @@ from pyflink.datastream.functions import KeyedBroadcastProcessFunction, RuntimeC
 from pyflink.datastream.state import (
     ListState,
     ListStateDescriptor,
+    MapState,
     MapStateDescriptor,
     ReadOnlyBroadcastState,
-    ValueState,
-    ValueStateDescriptor,
 )
 
 from contracts import candidates, decisions, rules
 from contracts.candidates import Candidates
 from contracts.errors import OperatorMustActError, RuleError
 from flink_jobs.triggers.core import partials, rule_table, state_codec
-from flink_jobs.triggers.core.evaluator import RuleSet, evaluate, prepare
+from flink_jobs.triggers.core.evaluator import evaluate
+from flink_jobs.triggers.core.partials import ShardState
+from flink_jobs.triggers.core.rule_set import RuleSet, prepare
 from flink_jobs.triggers.core.rule_table import RuleTable
 
 log = logging.getLogger(__name__)
@@ -60,16 +63,18 @@ def shard_key(message: bytes) -> int:
 class TriggerOperator(KeyedBroadcastProcessFunction):
     """Candidate messages and rule records (key, value, offset) in, rows (subject, decision) of bytes out."""
 
-    _shard: ValueState
+    _subjects: MapState
     _waiting: ListState
 
     def __init__(self) -> None:
         self._table: RuleTable | None = None
         self._rules: RuleSet = prepare(())
+        self._shards: dict[int, ShardState] = {}
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Name the keyed state."""
-        self._shard = runtime_context.get_state(ValueStateDescriptor("shard", Types.PICKLED_BYTE_ARRAY()))
+        subjects = MapStateDescriptor("subjects", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        self._subjects = runtime_context.get_map_state(subjects)
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         metrics = runtime_context.get_metrics_group()
         self._decided = metrics.counter("decisions")
@@ -106,7 +111,7 @@ class TriggerOperator(KeyedBroadcastProcessFunction):
         if found.ruleset > table.offset:
             self._keep_back([_Waiting(_now_ms(), message)], context)
             return
-        yield from self._evaluated(found)
+        yield from self._evaluated(context.get_current_key(), found)
 
     def on_timer(self, timestamp: int, context: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Evaluate what was kept back, as far as its rules have come."""
@@ -122,16 +127,22 @@ class TriggerOperator(KeyedBroadcastProcessFunction):
                 continue
             if found.ruleset > table.offset:
                 log.warning("candidates of rule set %d are judged by rule set %d", found.ruleset, table.offset)
-            yield from self._evaluated(found)
+            yield from self._evaluated(context.get_current_key(), found)
         if still:
             self._keep_back(still, context)
 
-    def _evaluated(self, found: Candidates) -> Iterator[Row]:
-        stored = self._shard.value()
-        state = partials.EMPTY if stored is None else state_codec.decode(stored)
-        after, made = evaluate(self._rules, state, found, _now_ms())
-        if after.matches != state.matches:
-            self._shard.update(state_codec.encode(after))
+    def _evaluated(self, shard: int, found: Candidates) -> Iterator[Row]:
+        before = self._shards.get(shard)
+        if before is None:
+            stored = {subject: state_codec.decode(data) for subject, data in self._subjects.items()}
+            before = partials.restored(stored)
+        after, made = evaluate(self._rules, before, found, _now_ms())
+        changed, removed = partials.changes(before, after)
+        if changed:
+            self._subjects.put_all({subject: state_codec.encode(matches) for subject, matches in changed.items()})
+        for subject in removed:
+            self._subjects.remove(subject)
+        self._shards[shard] = after
         for decision in made:
             self._decided.inc()
             yield Row(decision.subject.encode(), decisions.encode(decision))

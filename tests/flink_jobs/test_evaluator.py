@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import permutations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -11,16 +12,12 @@ from msgspec.structs import replace
 from contracts.candidates import Candidates, shard_of
 from contracts.decisions import Decision, EventId, decision_id
 from contracts.rules import AllOf, Comparison, Condition, CountOf, Rule, conditions
-from flink_jobs.triggers.core import partials
-from flink_jobs.triggers.core.evaluator import (
-    IDLE_SLACK_MS,
-    PARTIALS_PER_SHARD_MAX,
-    RuleSet,
-    evaluate,
-    prepare,
-)
+from flink_jobs.triggers.core import forgetting, partials, state_codec
+from flink_jobs.triggers.core.conditions import holds
+from flink_jobs.triggers.core.evaluator import evaluate
 from flink_jobs.triggers.core.matching import MARKS_PER_SET_MAX
 from flink_jobs.triggers.core.partials import ShardState
+from flink_jobs.triggers.core.rule_set import IDLE_SLACK_MS, RuleSet, prepare, satisfied
 
 UNHURRIED = settings(deadline=None)  # a busy machine is no finding
 
@@ -202,10 +199,10 @@ def test_the_same_version_with_another_pattern_starts_afresh() -> None:
 def test_a_deleted_rule_is_forgotten() -> None:
     (event,) = events_of([(0, "x", "a")])
     state, _ = evaluate(prepare([rule(THREE_OF_A)]), partials.EMPTY, message([event]), NOW_MS)
-    assert partials.count(state) == 1
+    assert len(state.subjects) == 1
     later_ms = NOW_MS + 60_000
     state, _ = evaluate(prepare([]), state, message([], later_ms), later_ms)
-    assert partials.count(state) == 0
+    assert len(state.subjects) == 0
 
 
 def test_subjects_that_fall_silent_are_forgotten_by_the_time_of_arrival() -> None:
@@ -215,7 +212,7 @@ def test_subjects_that_fall_silent_are_forgotten_by_the_time_of_arrival() -> Non
     later_ms = NOW_MS + 2 * WITHIN_S * 1_000 + IDLE_SLACK_MS
     kept, _ = evaluate(rules, state, message([], later_ms), later_ms)
     gone, _ = evaluate(rules, kept, message([], later_ms + 60_000), later_ms + 60_000)
-    assert (partials.count(kept), partials.count(gone)) == (1, 0)
+    assert (len(kept.subjects), len(gone.subjects)) == (1, 0)
 
 
 def test_a_batch_sealed_in_the_future_makes_no_subject_forgotten() -> None:
@@ -239,16 +236,15 @@ def test_a_wrong_event_time_blinds_a_rule_for_one_subject_and_only_for_a_while()
     assert len(evaluate(rules, state, message(sound, later_ms), later_ms)[1]) == 1
 
 
-def test_a_shard_keeps_within_its_limit_and_drops_the_longest_idle() -> None:
+def test_a_shard_keeps_within_its_limit_and_drops_the_longest_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "SUBJECTS_PER_SHARD_MAX", 30)
     rules = prepare([rule(THREE_OF_A)])
     state = partials.EMPTY
-    half = PARTIALS_PER_SHARD_MAX * 2 // 3
     for part in range(2):
-        crowd = [Seen(n, 0, f"{part}-{n}", "a") for n in range(half)]
+        crowd = [Seen(n, 0, f"{part}-{n}", "a") for n in range(20)]
         state, _ = evaluate(rules, state, message(crowd, NOW_MS + part), NOW_MS + part)
-    assert partials.count(state) == PARTIALS_PER_SHARD_MAX
-    (subjects,) = state.matches.values()
-    assert sum(subject.startswith("1-") for subject in subjects) == half
+    assert len(state.subjects) == 30
+    assert sum(subject.startswith("1-") for subject in state.subjects) == 20
 
 
 def test_marks_of_a_busy_subject_stay_bounded() -> None:
@@ -256,8 +252,53 @@ def test_marks_of_a_busy_subject_stay_bounded() -> None:
     state = partials.EMPTY
     for seq in range(200):
         state, _ = evaluate(rules, state, message([Seen(seq, seq // 50, "x", "a")]), NOW_MS)
-    (subjects,) = state.matches.values()
-    assert len(subjects["x"].marks) == MARKS_PER_SET_MAX
+    (match,) = state.subjects["x"].values()
+    assert len(match.marks) == MARKS_PER_SET_MAX
+
+
+@UNHURRIED
+@given(one=RULES, rows=ROWS)
+def test_what_is_written_is_what_is_known(one: Rule, rows: list[tuple[int, str, str]]) -> None:
+    """After every message the bytes that a restart would find decode to what the operator holds."""
+    rules, state, stored = prepare([one]), partials.EMPTY, dict[str, bytes]()
+    for event in events_of(rows):
+        after, _ = evaluate(rules, state, message([event]), NOW_MS)
+        changed, removed = partials.changes(state, after)
+        stored |= {subject: state_codec.encode(matches) for subject, matches in changed.items()}
+        for subject in removed:
+            del stored[subject]
+        state = after
+        restored = partials.restored({subject: state_codec.decode(data) for subject, data in stored.items()})
+        assert restored.subjects == state.subjects
+
+
+VALUES = st.sampled_from(["a", "b", 0, 1, 1.0, True, False, None, 0.5])
+COMPARISONS = st.builds(
+    Comparison, st.sampled_from("fgh"), st.sampled_from(["eq", "ne", "ge"]), VALUES.filter(lambda v: v is not None)
+)
+
+
+@UNHURRIED
+@given(
+    wheres=st.lists(st.lists(COMPARISONS, max_size=3).map(tuple), min_size=1, max_size=5),
+    rows=st.lists(st.tuples(VALUES, VALUES), max_size=5),
+)
+def test_the_index_finds_what_trying_everything_finds(
+    wheres: list[tuple[Comparison, ...]], rows: list[tuple[object, object]]
+) -> None:
+    columns = {"f": [f for f, _ in rows], "g": [g for _, g in rows]}
+    rules = prepare([rule(AllOf(tuple(Condition("clicks", where) for where in wheres), WITHIN_S))])
+    found = satisfied(rules.listening["customer", "clicks"], columns, len(rows))
+    expected = {
+        row: sum(
+            1 << bit
+            for bit, where in enumerate(wheres)
+            if all(c.field in columns and holds(c, columns[c.field][row]) for c in where)
+        )
+        for row in range(len(rows))
+    }
+    bits = next((bits for _, bits in found.values()), {})
+    assert bits == {row: wanted for row, wanted in expected.items() if wanted}
 
 
 def test_rules_of_another_subject_or_contract_do_not_listen() -> None:
@@ -265,10 +306,7 @@ def test_rules_of_another_subject_or_contract_do_not_listen() -> None:
     assets = prepare([replace(rule(THREE_OF_A), subject="asset")])
     assert run(assets, [events]) == []
     elsewhere = message(events, contract="purchases")
-    assert evaluate(prepare([rule(THREE_OF_A)]), partials.EMPTY, elsewhere, NOW_MS) == (
-        ShardState(NOW_MS, NOW_MS),
-        (),
-    )
+    assert evaluate(prepare([rule(THREE_OF_A)]), partials.EMPTY, elsewhere, NOW_MS)[0].subjects == {}
 
 
 def test_a_decision_says_why() -> None:

@@ -17,6 +17,7 @@ from contracts.rules import AllOf, Comparison, Condition, Rule
 from flink_jobs.triggers import publish
 from infra.launcher.endpoints import Endpoints
 from infra.launcher.parts.flink import TASK_MANAGER
+from infra.launcher.parts.services import PRESELECT
 from infra.launcher.status import status_of
 from tests.flink_jobs.writing import contract_named, micro_batch
 
@@ -172,9 +173,32 @@ def test_half_a_match_outlives_a_killed_task_manager_and_ids_stay_unique(site: S
     assert len({d.id for d in site.seen if d.subject in wanted}) == len(wanted)
 
 
+def test_a_killed_preselector_loses_nothing(site: Site, stack: Endpoints) -> None:
+    publish.apply(site.rule(), site.producer)
+    site.until_in_force(site.rule())
+    users = [f"{site.name}-{n}" for n in range(60)]
+    for user in users:
+        site.act(user, "IP67", "CANopen")
+        if user == users[20]:
+            os.kill(part_pid(stack, PRESELECT), 9)
+    wanted = set(users)
+
+    def all_decided(_: Decision) -> bool:
+        return wanted <= {decision.subject for decision in site.seen}
+
+    assert site.read(RECOVERY_WITHIN_S, all_decided) is not None
+    assert len({d.id for d in site.seen if d.subject in wanted}) == len(wanted)
+
+
+def part_pid(stack: Endpoints, name: str) -> int:
+    """Return the process id of what the launcher started under this name."""
+    (part,) = (part for part in status_of(stack.settings()).parts if part.name == name)
+    assert part.pid is not None
+    return part.pid
+
+
 def task_manager_pid(stack: Endpoints) -> int:
     """Return the process id of the task manager's Java, wherever it is in the tree of what the launcher started."""
-    (part,) = (part for part in status_of(stack.settings()).parts if part.name == TASK_MANAGER)
-    assert part.pid is not None
-    tree = [psutil.Process(part.pid), *psutil.Process(part.pid).children(recursive=True)]
+    started = psutil.Process(part_pid(stack, TASK_MANAGER))
+    tree = [started, *started.children(recursive=True)]
     return next(process.pid for process in tree if process.name() == "java")

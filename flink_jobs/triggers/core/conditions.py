@@ -5,7 +5,7 @@ values. A null, a missing field or a value of another kind satisfies no comparis
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from contracts.rules import Comparison, Condition, Scalar
@@ -40,17 +40,6 @@ def holds(comparison: Comparison, value: object) -> bool:
     if comparison.op == "contains":
         return isinstance(value, str) and isinstance(wanted, str) and wanted in value
     return _ORDERINGS[comparison.op](value, wanted)
-
-
-def satisfied_rows(condition: Condition, columns: Mapping[str, Sequence[object]], row_count: int) -> list[int]:
-    """Return the indices of the rows for which every comparison holds; a column that is not there is all null."""
-    rows = list(range(row_count))
-    for comparison in condition.where:
-        column = columns.get(comparison.field)
-        if column is None:
-            return []
-        rows = [row for row in rows if holds(comparison, column[row])]
-    return rows
 
 
 def describe(condition: Condition) -> str:

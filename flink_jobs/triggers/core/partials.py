@@ -1,4 +1,4 @@
-"""What a key shard remembers: the partial match of every rule about every subject that has one.
+"""What a key shard remembers: per subject, the partial match of every rule that has begun to match.
 
 All values are frozen and the dictionaries in them are never changed once made: a step returns new ones.
 """
@@ -34,24 +34,37 @@ class Partial(Struct, frozen=True, array_like=True):
     marks: tuple[Mark, ...] = ()
 
 
-Subjects: TypeAlias = Mapping[str, Partial]
+Matches: TypeAlias = Mapping[str, Partial]  # of one subject, by rule key
 
 
-class ShardState(Struct, frozen=True, array_like=True):
-    """Partial matches by rule (`rule_key`) and subject.
+class ShardState(Struct, frozen=True):
+    """Partial matches by subject.
 
     `clock_ms` is how far the shard has come: the newest sealing time among its messages, never later than the reader's
-    own clock, so that neither a device's wrong clock nor a replay of old events makes the shard forget.
+    own clock, so that neither a device's wrong clock nor a replay of old events makes the shard forget. `swept_ms` is
+    the clock when it last forgot what was idle.
     """
 
     clock_ms: int = 0
     swept_ms: int = 0
-    matches: Mapping[str, Subjects] = {}
+    subjects: Mapping[str, Matches] = {}
 
 
 EMPTY: Final = ShardState()
 
 
-def count(state: ShardState) -> int:
-    """Return how many partial matches the shard remembers."""
-    return sum(len(subjects) for subjects in state.matches.values())
+def restored(subjects: Mapping[str, Matches]) -> ShardState:
+    """Return the state whose subjects were stored; the clock was not, it goes on from the last change."""
+    clock_ms = max((match.touched_ms for matches in subjects.values() for match in matches.values()), default=0)
+    return ShardState(clock_ms, clock_ms, subjects)
+
+
+def changes(before: ShardState, after: ShardState) -> tuple[dict[str, Matches], list[str]]:
+    """Return what must be written to turn one state into the next: matches by subject, and subjects to remove.
+
+    Unchanged subjects are the same objects, so this compares no contents.
+    """
+    if before.subjects is after.subjects:
+        return {}, []
+    changed = {s: matches for s, matches in after.subjects.items() if before.subjects.get(s) is not matches}
+    return changed, [subject for subject in before.subjects if subject not in after.subjects]

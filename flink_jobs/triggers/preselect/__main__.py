@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(config: PreselectConfig, config_file: Path, ready_file: Path) -> None:
-    preselector = Preselector(config.kafka_bootstrap)
+    preselector = Preselector(config.kafka_bootstrap, config.instance)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: preselector.stop())
     preselector.catch_up()

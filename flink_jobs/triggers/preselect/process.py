@@ -50,14 +50,14 @@ class DeliveryError(RetrySafeError):
 class Preselector:
     """Owns the consumers and the producer. One thread runs it; `stop` may be called by a signal handler."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, instance: str) -> None:
         self.documents = Documents()
         self.counts = Counts()
         self._rounds = Rounds()
         self._failure: KafkaError | None = None
         self._stopping = False
         self._control = Consumer(_control_settings(bootstrap))
-        self._data = Consumer(_data_settings(bootstrap))
+        self._data = Consumer(_data_settings(bootstrap, instance))
         self._producer = Producer(_producer_settings(bootstrap))
 
     def stop(self) -> None:
@@ -165,10 +165,12 @@ def _control_settings(bootstrap: str) -> dict[str, str | int | bool]:
     return {"bootstrap.servers": bootstrap, "group.id": f"{GROUP}-documents", "enable.auto.commit": False}
 
 
-def _data_settings(bootstrap: str) -> dict[str, str | int | bool]:
+def _data_settings(bootstrap: str, instance: str) -> dict[str, str | int | bool]:
     return {
         "bootstrap.servers": bootstrap,
         "group.id": GROUP,
+        # A process that was killed is taken for its successor at once, and not waited for until its session ends.
+        "group.instance.id": f"{GROUP}-{instance}",
         "auto.offset.reset": "earliest",
         "enable.auto.commit": True,
         "auto.commit.interval.ms": 1_000,

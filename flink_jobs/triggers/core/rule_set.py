@@ -1,0 +1,123 @@
+"""Live rules made ready for evaluation: which conditions can a row satisfy, found by what it says, not by trying all.
+
+Most conditions demand that a field equals a value. Each is filed under one such demand, the rarest among all rules, so
+a row meets only the conditions whose demand it fulfils; the cost of a row does not grow with the number of rules.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from contracts.rules import Comparison, Rule, Scalar, conditions
+from flink_jobs.triggers.core.conditions import holds
+from flink_jobs.triggers.core.matching import Timing
+
+US_PER_S: Final = 1_000_000
+MS_PER_S: Final = 1_000
+IDLE_SLACK_MS: Final = 600_000  # a redelivery after a restart comes within minutes and must still find its marks
+
+Columns: TypeAlias = Mapping[str, Sequence[object]]
+_Demand: TypeAlias = tuple[str, Scalar]
+
+
+class Watch(Struct, frozen=True):
+    """A rule made ready: its key in the state, its times, and how long an idle match of it is kept."""
+
+    rule: Rule
+    key: str
+    timing: Timing
+    keep_ms: int
+
+
+class Term(Struct, frozen=True):
+    """Condition number `bit` of a rule."""
+
+    watch: Watch
+    bit: int
+    where: tuple[Comparison, ...]
+
+
+class Listening(Struct, frozen=True):
+    """The terms about one kind of subject and one contract: by field and value demanded, and the others."""
+
+    demanding: dict[str, dict[Scalar, tuple[Term, ...]]]
+    others: tuple[Term, ...]
+
+
+class RuleSet(Struct, frozen=True):
+    """All live rules, by (subject kind, contract) that they listen to, and by key."""
+
+    listening: dict[tuple[str, str], Listening]
+    by_key: dict[str, Watch]
+
+
+def prepare(rules: Iterable[Rule]) -> RuleSet:
+    """Make rules ready for evaluation."""
+    terms: dict[tuple[str, str], list[Term]] = defaultdict(list)
+    by_key: dict[str, Watch] = {}
+    for rule in sorted(rules, key=lambda rule: rule.id):
+        watch = _watch(rule)
+        by_key[watch.key] = watch
+        for bit, condition in enumerate(conditions(rule)):
+            terms[rule.subject, condition.contract].append(Term(watch, bit, condition.where))
+    return RuleSet({key: _listening(found) for key, found in terms.items()}, by_key)
+
+
+def rule_key(rule: Rule) -> str:
+    """Return the name under which the state keeps a rule's partial matches: id, version and pattern."""
+    pattern = hashlib.sha256(msgspec.json.encode(rule.when)).hexdigest()[:8]
+    return f"{rule.id}@{rule.version}/{pattern}"
+
+
+def satisfied(listening: Listening, columns: Columns, row_count: int) -> dict[str, tuple[Watch, dict[int, int]]]:
+    """Return, by rule key, the rule and the bits of the conditions that each row satisfies."""
+    found: dict[str, tuple[Watch, dict[int, int]]] = {}
+    for row, term in _possible(listening, columns, row_count):
+        if all(c.field in columns and holds(c, columns[c.field][row]) for c in term.where):
+            _, bits = found.setdefault(term.watch.key, (term.watch, {}))
+            bits[row] = bits.get(row, 0) | 1 << term.bit
+    return found
+
+
+def _possible(listening: Listening, columns: Columns, row_count: int) -> Iterator[tuple[int, Term]]:
+    """Yield every term whose demand a row fulfils. 1, 1.0 and True are one key to Python: `holds` tells them apart."""
+    for field, by_value in listening.demanding.items():
+        for row, value in enumerate(columns.get(field, ())):
+            if isinstance(value, str | int | float):
+                for term in by_value.get(value, ()):
+                    yield row, term
+    for term in listening.others:
+        for row in range(row_count):
+            yield row, term
+
+
+def _watch(rule: Rule) -> Watch:
+    within_s = rule.when.within_s
+    return Watch(
+        rule=rule,
+        key=rule_key(rule),
+        timing=Timing(within_s * US_PER_S, rule.cooldown_s * US_PER_S),
+        keep_ms=(2 * within_s + rule.cooldown_s) * MS_PER_S + IDLE_SLACK_MS,
+    )
+
+
+def _listening(terms: Sequence[Term]) -> Listening:
+    shared = Counter(demand for term in terms for demand in _demands(term.where))
+    demanding: dict[str, dict[Scalar, tuple[Term, ...]]] = {}
+    others: list[Term] = []
+    for term in terms:
+        demand = min(_demands(term.where), key=lambda demand: shared[demand], default=None)
+        if demand is None:
+            others.append(term)
+            continue
+        by_value = demanding.setdefault(demand[0], {})
+        by_value[demand[1]] = (*by_value.get(demand[1], ()), term)
+    return Listening(demanding, tuple(others))
+
+
+def _demands(where: Iterable[Comparison]) -> list[_Demand]:
+    return [(c.field, c.value) for c in where if c.op == "eq" and not isinstance(c.value, tuple)]
