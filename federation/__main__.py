@@ -89,10 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="federation configuration, JSON")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    bound_memory()
-    favour_requests()
     try:
-        return 0 if asyncio.run(serve(read_config(options.config))) else 1
+        config = read_config(options.config)
+        bound_memory()
+        favour_requests()
+        return 0 if asyncio.run(serve(config)) else 1
     except FieldlakeError as error:
         _LOG.error("%s", error)
         return 2

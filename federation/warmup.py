@@ -23,7 +23,7 @@ from msgspec import Struct
 from contracts.errors import FieldlakeError, OutcomeUnknownError, RetrySafeError
 from federation.config import FederationConfig, read_config
 from federation.crm import FORGET_MISSING_SQL
-from federation.errors import LoginRefusedError, QueryRefusedError
+from federation.errors import EngineStartingError, LoginRefusedError, QueryRefusedError
 from federation.queries.canned import CannedQuery, Value, everyday_values, load
 from federation.trino import TrinoClient
 from federation.warmth import Durations, QueryWarmth, pause_s
@@ -88,6 +88,8 @@ class Warmer:
                         return
                     stop.wait(self._ask(client, query, everyday_values(query, asset_id, account_id, datetime.now(UTC))))
         except FieldlakeError as error:
+            if isinstance(error, EngineStartingError):
+                self._forget()
             if not may_pass(error):
                 _LOG.error("warm-up: a canned query does not run: %s", error)
             self._wait(str(error), stop)
@@ -111,6 +113,10 @@ class Warmer:
             _LOG.info("ready")
         if time.monotonic() - self._written_at_s >= STATUS_INTERVAL_S:
             self._write_status()
+
+    def _forget(self) -> None:
+        """Begin to count anew: the engine was down, and a new one knows nothing of what the old one had compiled."""
+        self._durations = {query.name: Durations() for query in self._queries}
 
     def _wait(self, reason: str, stop: threading.Event) -> None:
         if self._waiting_for is None:
@@ -157,17 +163,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="federation configuration, JSON")
     path: Path = parser.parse_args(arguments).config
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
-        os.nice(NICE)
-        Warmer(read_config(path), path.with_name(f"{path.name}.status.json"), path.with_name(f"{path.name}.ready")).run(
-            stop
-        )
+        config = read_config(path)
     except FieldlakeError as error:
         _LOG.error("%s", error)
         return 2
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    os.nice(NICE)
+    Warmer(config, path.with_name(f"{path.name}.status.json"), path.with_name(f"{path.name}.ready")).run(stop)
     return 0
 
 
