@@ -63,7 +63,7 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
 
 
 def _dictionary(folder: Path, contract: Contract, parts: list[pa.Table]) -> Dictionary:
-    samples = [message for part in parts for message in _messages(contract, part)]
+    samples: list[bytes | bytearray | memoryview] = [message for part in parts for message in _messages(contract, part)]
     digest = hashlib.sha256(b"".join(samples)).digest()
     # The id follows from what it was trained on: the same id can never mean two dictionaries.
     number = int.from_bytes(digest[:4], "big") & DICTIONARY_ID_BITS | 0x8000  # ids below 32768 are reserved too

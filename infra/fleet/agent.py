@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import msgspec
 import psutil
-from edge_agent.config import AgentConfig, MqttConfig, SourceConfig
-from edge_agent.environment import AGENT_ENVIRONMENT
 from msgspec import Struct
 
 from contracts.errors import OperatorMustActError, RetrySafeError
 from contracts.topics import is_origin
+from edge_agent.config import AgentConfig, MqttConfig, SourceConfig
+from edge_agent.environment import AGENT_ENVIRONMENT
 from infra.launcher.certificates import issue_device_certificate
 from infra.launcher.endpoints import Endpoints
 from infra.launcher.files import write_file
