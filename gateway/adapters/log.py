@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from msgspec import Struct
 
 from contracts import topics
+from gateway.adapters.client_log import client_logger
 from gateway.adapters.wake import Bell
 from gateway.core.receipts import InFlight
 from gateway.errors import LogFatalError
@@ -21,7 +22,8 @@ QUEUE_KBYTES: Final = 262_144  # above what may be in flight, so that the gatewa
 QUEUE_MESSAGES: Final = 8_192
 POLL_S: Final = 0.2  # seconds; delivery reports end the wait at once, this bounds how late a stop is seen
 RECHECK_S: Final = 1.0
-METADATA_TIMEOUT_S: Final = 5.0
+METADATA_TIMEOUT_S: Final = 1.0  # delivery reports wait as long, but while Kafka is away there are none
+ATTEMPTS_PER_LINE: Final = 15  # an attempt takes up to two seconds: one log line in half a minute
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Log:
         self._bootstrap, self._bell = bootstrap, bell
         self._deliveries: deque[Delivery] = deque()
         self._fatal: str | None = None
+        self._why = ""
         self.available = False
         self._producer = Producer(
             {
@@ -57,7 +60,7 @@ class Log:
                 "partitioner": "murmur2_random",  # the same partition for a key as every Java client gives it
                 "error_cb": self._on_error,
             },
-            logger=logging.getLogger(f"{__name__}.librdkafka"),
+            logger=client_logger(__name__),
         )
 
     def produce(self, entry: InFlight) -> bool:
@@ -89,31 +92,31 @@ class Log:
             yield self._deliveries.popleft()
 
     def run(self, stop: Event) -> None:
-        """Serve the producer until told to stop; first until Kafka answers and has our topics."""
-        while not stop.is_set() and not self._check_topics():
-            stop.wait(RECHECK_S)
+        """Serve the producer until told to stop; whenever Kafka is away, ask until it answers and has our topics."""
+        attempts = 0
         while not stop.is_set():
-            self._producer.poll(POLL_S)
+            if self.available:
+                attempts = 0
+            elif problem := self._problem():
+                if attempts % ATTEMPTS_PER_LINE == 0:
+                    _LOG.warning("kafka_not_ready bootstrap=%s why=%r", self._bootstrap, problem)
+                attempts += 1
+            else:
+                self._set_available(True)
+            self._producer.poll(POLL_S if self.available else RECHECK_S)
 
     def flush(self, timeout_s: float) -> int:
         """Wait for outstanding deliveries; return how many are still missing."""
         return self._producer.flush(timeout_s)
 
-    def _check_topics(self) -> bool:
-        self._producer.poll(0)
+    def _problem(self) -> str | None:
+        """Say what is wrong with Kafka and what to do, None when nothing is."""
         try:
             known = self._producer.list_topics(timeout=METADATA_TIMEOUT_S).topics
         except KafkaException as error:
-            _LOG.warning("kafka_unavailable bootstrap=%s why=%r do=%r", self._bootstrap, str(error), "start Kafka")
-            return False
+            return f"{error.args[0].str()}: start Kafka"
         missing = sorted({topics.BATCHES, topics.DEAD, topics.WATERMARKS} - known.keys())
-        if missing:
-            _LOG.error(
-                "kafka_topics_missing topics=%s do=%r", ",".join(missing), "create them as contracts.topics says"
-            )
-            return False
-        self._set_available(True)
-        return True
+        return f"topics {', '.join(missing)} are missing: create them as contracts.topics says" if missing else None
 
     def _on_delivery(self, token: int, error: KafkaError | None, _message: Message) -> None:
         if error is None:
@@ -127,6 +130,8 @@ class Log:
             self._bell.ring()
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._set_available(False)
+        else:
+            self._why = error.str()
 
     def _set_available(self, available: bool) -> None:
         if available == self.available:
@@ -136,7 +141,7 @@ class Log:
             _LOG.info("kafka_available bootstrap=%s", self._bootstrap)
         else:
             _LOG.warning(
-                "kafka_unavailable bootstrap=%s do=%r", self._bootstrap,
+                "kafka_unavailable bootstrap=%s why=%r do=%r", self._bootstrap, self._why or "no broker answers",
                 "start Kafka; nothing is acknowledged to devices until it answers, and nothing is lost",
             )  # fmt: skip
         self._bell.ring()

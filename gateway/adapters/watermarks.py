@@ -12,6 +12,7 @@ from msgspec import Struct
 from contracts import topics, watermark
 from contracts.errors import WatermarkError
 from contracts.watermark import Watermark
+from gateway.adapters.client_log import client_logger
 from gateway.adapters.wake import Bell
 
 QUEUE_MAX: Final = 10_000  # watermarks; a full queue pauses the reader
@@ -61,7 +62,7 @@ class WatermarkReader:
                 "auto.offset.reset": "earliest",
                 "reconnect.backoff.max.ms": 2_000,
             },
-            logger=logging.getLogger(f"{__name__}.librdkafka"),
+            logger=client_logger(__name__),
         )
         try:
             if self._assign(consumer, stop):
@@ -76,7 +77,7 @@ class WatermarkReader:
                 topic = consumer.list_topics(topics.WATERMARKS, timeout=METADATA_TIMEOUT_S).topics[topics.WATERMARKS]
                 partitions = sorted(topic.partitions)
             except KafkaException as error:
-                _LOG.warning("watermarks_unavailable why=%r do=%r", str(error), "start Kafka")
+                _LOG.info("watermarks_unavailable why=%r", error.args[0].str())
                 partitions = []
             if partitions:
                 self._behind = set(partitions)
