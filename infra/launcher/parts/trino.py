@@ -82,7 +82,8 @@ def part(context: Context) -> Part:
             ConfigFile(conf / "jvm.config", jvm_settings(context)),
             ConfigFile(conf / "etc" / "config.properties", _properties(server_settings(context))),
             ConfigFile(
-                conf / "etc" / "log.properties", "io.trino=WARN\nio.airlift=WARN\nio.trino.server.Server=INFO\n"
+                conf / "etc" / "log.properties",
+                "Bootstrap=WARN\nio.trino=WARN\nio.airlift=WARN\nio.trino.server.Server=INFO\n",
             ),
             ConfigFile(conf / "etc" / "password-authenticator.properties", _properties(login_settings(context))),
             ConfigFile(conf / "etc" / "access-control.properties", _properties(access_settings(context))),
