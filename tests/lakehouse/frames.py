@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import yaml
 import zstandard
+from msgspec.structs import replace
 
-from contracts.contract import Contract, fingerprint
+from contracts.contract import Contract, Field, FieldType, fingerprint
+from contracts.decisions import Decision, EventId
 from contracts.microbatch import Header, seal
 from contracts.odcs import contract_of
 from contracts.wire import columns
@@ -99,3 +101,20 @@ def frame(
         dictionary_id=dictionary.dict_id() if dictionary is not None else 0,
     )
     return seal(header, packed)
+
+
+def decision(number: int) -> Decision:
+    """A decision whose values follow from its number."""
+    return Decision(
+        f"{number:032x}", "default", "rule", 1, "customer", f"customer-{number}", "sample application", "call",
+        1_760_000_000_000_000, 1_760_000_000_000, 1_760_000_000_050, (EventId("clicks", "collector-1", 1, number),),
+        "downloaded, stayed, printed",
+    )  # fmt: skip
+
+
+def evolved(contract: Contract, retype: str | None = None) -> Contract:
+    """A next version with one field more, or with a field of another type."""
+    fields = tuple(replace(f, type=FieldType.STRING) if f.name == retype else f for f in contract.fields)
+    if retype is None:
+        fields = (*fields, Field(max(f.id for f in fields) + 1, "humidity", FieldType.DOUBLE))
+    return replace(contract, version="1.1.0", fields=fields)

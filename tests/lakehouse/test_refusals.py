@@ -7,11 +7,10 @@ import pytest
 import zstandard
 
 from contracts.contract import Contract
-from contracts.decisions import Decision, EventId
 from contracts.decisions import encode as encode_decision
 from contracts.microbatch import RAW_BYTES_MAX, parse, seal
 from contracts.topics import BATCHES, DECISIONS
-from tests.lakehouse.frames import CONTRACTS, clicks, frame, payload, telemetry
+from tests.lakehouse.frames import CONTRACTS, clicks, decision, frame, payload, telemetry
 from tests.lakehouse.world import World
 
 TELEMETRY, CLICKS = CONTRACTS["telemetry"], CONTRACTS["clicks"]
@@ -132,7 +131,7 @@ def test_a_batch_of_an_unknown_contract_waits_at_its_origin(tmp_path: Any) -> No
 
 
 def test_dictionaries_are_followed_and_an_unknown_one_is_a_reason(world: World) -> None:
-    samples = [payload(CLICKS, clicks(range(n, n + 20))) for n in range(200)]
+    samples: list[bytes | bytearray | memoryview] = [payload(CLICKS, clicks(range(n, n + 20))) for n in range(200)]
     dictionary = zstandard.train_dictionary(4_096, samples, dict_id=77)
     batch = frame(CLICKS, clicks(range(20)), dictionary=dictionary)
     ingest = world.start()
@@ -144,14 +143,6 @@ def test_dictionaries_are_followed_and_an_unknown_one_is_a_reason(world: World) 
     world.broker.batch("collector-1", batch)
     world.drain(ingest)
     assert len(world.records("clicks")) == 20
-
-
-def decision(number: int) -> Decision:
-    return Decision(
-        f"{number:032x}", "default", "rule", 1, "customer", f"customer-{number}", "sample application", "call",
-        1_760_000_000_000_000, 1_760_000_000_000, 1_760_000_000_050, (EventId("clicks", "collector-1", 1, number),),
-        "downloaded, stayed, printed",
-    )  # fmt: skip
 
 
 def test_decisions_become_rows_once_each(world: World) -> None:
