@@ -34,11 +34,14 @@ class Refusal(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Whether questions can be answered, and from which snapshot; None while the table is missing or empty."""
+    """Whether questions can be answered, and from which snapshot; None while the table is missing or empty.
+
+    `current` is false while the table cannot be followed. Why is in the log: anybody may ask this.
+    """
 
     ready: bool
     snapshot_id: int | None
-    trouble: str | None
+    current: bool
 
 
 def parse_as_of(text: str | None) -> datetime | None:
@@ -85,7 +88,7 @@ def create_app(follower: HistoryFollower, token: str) -> Litestar:
     @get("/ready", summary="Whether questions can be answered")
     async def ready() -> Response[Readiness]:
         status = follower.status()
-        body = Readiness(status.following, status.snapshot_id, status.trouble)
+        body = Readiness(status.following, status.snapshot_id, status.trouble is None)
         return Response(body, status_code=200 if status.following else 503)
 
     @get("/metrics", summary="Counters, Prometheus text", media_type=MediaType.TEXT, guards=[_bearer(token)])

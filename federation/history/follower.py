@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from contracts.errors import FieldlakeError, RetrySafeError
+from contracts.errors import FieldlakeError
 from federation.errors import StoreUnavailableError
 from federation.history.model import Completeness, Entry, History
 from federation.history.ports import HistoryTable, TableVersion
@@ -76,18 +76,18 @@ class HistoryFollower:
 
     def run(self, stop: threading.Event) -> None:
         """Refresh until `stop` is set; trouble is logged when it begins and when it ends, and never ends the loop."""
+        said: str | None = None
         while not stop.is_set():
             interval_s = FOLLOW_INTERVAL_S
-            before = self._trouble
             try:
                 self.refresh()
             except FieldlakeError as error:
                 self._trouble = str(error)
                 interval_s = TROUBLE_INTERVAL_S
-                if before is None or not isinstance(error, RetrySafeError):
-                    _LOG.warning("history: %s", error)
-            if before is not None and self._trouble is None:
-                _LOG.info("history: following the table, snapshot %s", self.status().snapshot_id)
+            saying = "trouble" if self._trouble is not None else "following"
+            if saying != said:
+                _LOG.info("history: %s: %s", saying, self._trouble or f"snapshot {self.status().snapshot_id}")
+            said = saying
             stop.wait(interval_s)
 
     def resident(self, asset_id: str) -> bool:

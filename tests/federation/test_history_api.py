@@ -1,6 +1,7 @@
 """The history endpoint over a real table: answers, refusals, and following new commits."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.federation.tables import FolderLake
 
 TOKEN = "a-token-of-this-test"
 LOGIN = {"Authorization": f"Bearer {TOKEN}"}
+WITHIN_S = 20.0
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 ASSET = "A-0007"
 URL = f"/v1/assets/{ASSET}/history"
@@ -130,7 +132,7 @@ def test_without_a_table_or_rows_every_asset_is_unknown_and_the_endpoint_is_read
     for create in (lambda: None, lake.create):
         create()
         assert not follower.refresh()
-        assert client.get("/ready").json() == {"ready": True, "snapshot_id": None, "trouble": None}
+        assert client.get("/ready").json() == {"ready": True, "snapshot_id": None, "current": True}
         assert ask(client).status_code == 404
 
 
@@ -216,3 +218,35 @@ def test_a_table_without_the_columns_of_the_record_needs_a_person(lake: FolderLa
     )
     with pytest.raises(HistoryTableError, match="found no \\['note'\\]"):
         follower.refresh()
+
+
+def test_the_follower_says_once_that_there_is_trouble_and_once_that_it_ended(
+    lake: FolderLake, follower: HistoryFollower, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lake.create()
+    snapshot = lake.append([row("a", 0, 0)])
+    (data,) = (tmp_path / "wh").rglob("*.parquet")
+    hidden = data.with_suffix(".away")
+    data.rename(hidden)
+    stop, pause = threading.Event(), threading.Event()
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    try:
+        poll(lambda: "history: trouble" in caplog.text, pause)
+        hidden.rename(data)
+        poll(lambda: f"history: following: snapshot {snapshot}" in caplog.text, pause)
+    finally:
+        stop.set()
+        thread.join(WITHIN_S)
+    assert caplog.text.count("history: trouble") == 1
+    assert follower.status().trouble is None
+
+
+def poll(condition: Callable[[], bool], pause: threading.Event) -> None:
+    """Wait until the condition holds, at most WITHIN_S."""
+    for _ in range(int(WITHIN_S / 0.05)):
+        if condition():
+            return
+        pause.wait(0.05)
+    pytest.fail(f"did not happen within {WITHIN_S} s")
