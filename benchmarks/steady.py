@@ -15,6 +15,7 @@ from infra.demo.fleet import Fleet, Member
 from infra.demo.material import Material, make_material
 from infra.demo.watch import (
     DecisionWatch,
+    assets_of,
     queries_answered,
     three_source_query,
     watch_freshness,
@@ -32,6 +33,7 @@ WARM_UP_S: Final = 600.0  # s of flow before anything is measured: a Trino JVM w
 PROBE_INTERVAL_MS: Final = 200
 PROBE_BATCHES: Final = 600
 QUERIES: Final = 200
+QUERY_ASSETS: Final = 40
 QUERIES_WITHIN_S: Final = 180.0
 PORT_BASES: Final = range(26_000, 32_000, PORTS_SPAN)
 
@@ -78,7 +80,8 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         freshness.stop()
         tell("steady: the three-source query ...")
         before = queries_answered(endpoints)
-        federated = watch_queries(three_source_query(endpoints), _accounts(), QUERIES).start()
+        assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
+        federated = watch_queries(three_source_query(endpoints), assets, QUERIES).start()
         federated.wait(QUERIES_WITHIN_S)
         federated.stop()
         tell("steady: the history endpoint ...")
@@ -99,7 +102,7 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         "probe_behind_schedule_ms_max": round(probe.behind_ms_max, 1),
         "probe_batches": PROBE_BATCHES,
         "probe_decisions": len(mine),
-        "federated": f"{QUERIES} runs of the canned query account_situation over 40 accounts, one after the other",
+        "federated": f"{QUERIES} runs of the canned query account_situation over {QUERY_ASSETS} accounts, one after the other",
         "history": "GET over one kept-alive TLS connection, 200 assets in turn, 50 ms apart",
         "load_1_min": psutil.getloadavg()[0],
         "errors": {o.name: o.errors for o in (freshness, federated, history)},
@@ -128,10 +131,6 @@ def _collectors(endpoints: Endpoints, material: Material, seconds: float) -> Fle
     ]
     # A member's rate is its rows over the flow's seconds: with rows per second as rows, one second of flow.
     return Fleet(endpoints, material.bundle_dir, members, flow_s=1.0)
-
-
-def _accounts() -> list[str]:
-    return [f"ACC-{n:04d}" for n in range(1, 41)]
 
 
 def _free_port_base() -> int:

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 from contracts import rules
 from contracts.bundle import Bundle
 from contracts.rules import Rule
+from federation.crm import ACCOUNT_CONTACTS_VIEW_SQL
 from flink_jobs.triggers import publish
 from infra.launcher.endpoints import Endpoints
 from infra.setup.paths import repo_root
@@ -31,6 +32,7 @@ def seed_crm(endpoints: Endpoints, folder: Path) -> None:
     """Make the CRM's tables if they are missing, and replace their rows by the CSV files', in one transaction."""
     with psycopg.connect(endpoints.postgres.uri("crm")) as connection, connection.cursor() as cursor:
         cursor.execute((folder / "schema.sql").read_bytes())
+        cursor.execute(ACCOUNT_CONTACTS_VIEW_SQL.encode())
         cursor.execute("TRUNCATE " + ", ".join(f"crm.{table}" for table in CRM_TABLES))
         for table in CRM_TABLES:
             with cursor.copy(f"COPY crm.{table} FROM STDIN WITH (FORMAT csv, HEADER true)") as copy:

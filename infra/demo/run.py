@@ -10,7 +10,6 @@
 8. report      one page, the same as JSON, plots beside it. The stack is stopped.
 """
 
-import csv
 import shutil
 import threading
 import time
@@ -33,6 +32,7 @@ from infra.demo.tables import LakeReader
 from infra.demo.verdict import Verdict, judge
 from infra.demo.watch import (
     DecisionWatch,
+    assets_of,
     queries_answered,
     three_source_query,
     watch_freshness,
@@ -49,7 +49,7 @@ from infra.provision import HELD_BACK_RULES, apply_rules, provision, shipped_rul
 FLOW_S: Final = 95.0  # s that every device needs for its file: freshness, faults and 200 queries fit into it
 FRESHNESS_FROM_S: Final = 6.0  # s after the start of the fleet: 26 interpreters have started by then
 QUERIES: Final = 200
-QUERY_ACCOUNTS: Final = 40  # accounts that the queries rotate over
+QUERY_ASSETS: Final = 40  # assets, and so accounts, that the queries rotate over
 QUERIES_WITHIN_S: Final = 120.0
 DRAIN_WITHIN_S: Final = 120.0  # s after the flow; an agent that is not drained by then has lost something
 DECISIONS_WITHIN_S: Final = 30.0  # s after the drain until every scripted decision must be there
@@ -132,7 +132,7 @@ def _start(launcher: Launcher, folder: Path, fraction: float) -> tuple[Material,
 
 def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, flow_s: float) -> _Watched:
     settings = endpoints.settings()
-    accounts = _accounts(material)
+    assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
     run_query = three_source_query(endpoints)
     pause = threading.Event()
     with steps.step("flow"):
@@ -149,7 +149,7 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
         faults_at_s = _kill(settings, fleet, steps, began_s)
         apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[name] for name in HELD_BACK_RULES])
         queries_before = queries_answered(endpoints)
-        observers["federated"] = watch_queries(run_query, accounts, QUERIES).start()
+        observers["federated"] = watch_queries(run_query, assets, QUERIES).start()
         observers["federated"].wait(QUERIES_WITHIN_S)
         observers["federated"].stop()
         steps.tell(f"    flow: {flow_s - (time.time() - began_s):.0f} s of data left when the queries were done")
@@ -219,8 +219,3 @@ def _outcome(
         stack_start_s=stack_start_s,
         seconds=steps.seconds,
     )
-
-
-def _accounts(material: Material) -> list[str]:
-    with (material.datasets_dir / "crm" / "accounts.csv").open(encoding="utf-8", newline="") as lines:
-        return [row["account_id"] for row in csv.DictReader(lines)][:QUERY_ACCOUNTS]

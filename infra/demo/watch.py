@@ -1,10 +1,13 @@
 """What is watched while data flows: freshness, decisions, the three-source query, the history endpoint, memory."""
 
+import csv
 import itertools
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -39,9 +42,9 @@ def watch_freshness(endpoints: Endpoints, table: str, origin: str) -> Observer:
     return Observer("freshness", freshness(lambda sql: client.query(sql).rows, table, origin), PASSING)
 
 
-def watch_queries(run: Callable[[str], object], accounts: Sequence[str], limit: int) -> Observer:
-    """Observe the three-source query with rotating accounts."""
-    rotating = itertools.cycle(accounts)
+def watch_queries(run: Callable[[tuple[str, str]], object], assets: Sequence[tuple[str, str]], limit: int) -> Observer:
+    """Observe the three-source query with rotating (asset, account) pairs."""
+    rotating = itertools.cycle(assets)
     return Observer("federated", timed(lambda: run(next(rotating))), PASSING, limit)
 
 
@@ -115,11 +118,23 @@ class DecisionWatch:
             self.received.append(pair)
 
 
-def three_source_query(endpoints: Endpoints) -> Callable[[str], object]:
-    """Return a call that runs the three-source query for one account."""
+def three_source_query(endpoints: Endpoints) -> Callable[[tuple[str, str]], object]:
+    """Return a call that runs the three-source query for one (asset, its account)."""
     query = canned.load("account_situation")
     client = trino_client(endpoints)
-    return lambda account: client.query(query.sql, query.bind({"account_id": account}))
+
+    def ask(pair: tuple[str, str]) -> object:
+        asset_id, account_id = pair
+        values = canned.everyday_values(query, asset_id, account_id, datetime.now(UTC))
+        return client.query(query.sql, query.bind(values))
+
+    return ask
+
+
+def assets_of(crm_dir: Path, limit: int) -> list[tuple[str, str]]:
+    """Return the first (asset, account) pairs of the CRM's seed."""
+    with (crm_dir / "assets.csv").open(encoding="utf-8", newline="") as lines:
+        return [(row["asset_id"], row["account_id"]) for row in csv.DictReader(lines)][:limit]
 
 
 def queries_answered(endpoints: Endpoints) -> int:
