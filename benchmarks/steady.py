@@ -102,7 +102,7 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         "probe_behind_schedule_ms_max": round(probe.behind_ms_max, 1),
         "probe_batches": PROBE_BATCHES,
         "probe_decisions": len(mine),
-        "federated": f"{QUERIES} runs of the canned query account_situation over {QUERY_ASSETS} accounts, one after the other",
+        "federated": f"{QUERIES} runs of the canned query account_situation over {QUERY_ASSETS} accounts, in turn",
         "history": "GET over one kept-alive TLS connection, 200 assets in turn, 50 ms apart",
         "load_1_min": psutil.getloadavg()[0],
         "errors": {o.name: o.errors for o in (freshness, federated, history)},

@@ -243,6 +243,8 @@ def _iceberg(context: Context, name: str, bucket: Bucket) -> dict[str, object]:
         "iceberg.jdbc-catalog.schema-version": "V1",
         "iceberg.dynamic-filtering.wait-timeout": "300ms",
         "iceberg.table-statistics-enabled": "false",
+        # File rules do not cover `ALTER TABLE ... EXECUTE`: without this an analyst could expire snapshots.
+        "iceberg.security": "read_only",
         "iceberg.metadata-cache.enabled": "true",
         "fs.native-s3.enabled": "true",
         "fs.memory-cache.max-size": "64MB",
