@@ -17,6 +17,7 @@ from infra.demo.watch import (
     DecisionWatch,
     assets_of,
     queries_answered,
+    replayed_time,
     three_source_query,
     watch_freshness,
     watch_history,
@@ -28,7 +29,8 @@ from infra.launcher.settings import PORTS_SPAN, StackSettings
 from infra.provision import apply_rules, provision, shipped_rules
 
 EVENTS_PER_S: Final = 1_000
-COLLECTORS: Final = 4
+FLOWING: Final = ("purchases", "clicks")  # two collectors each
+RATE_EVENTS_PER_S: Final = EVENTS_PER_S // (2 * len(FLOWING))
 WARM_UP_S: Final = 600.0  # s of flow before anything is measured: a Trino JVM warms over thousands of queries
 PROBE_INTERVAL_MS: Final = 200
 PROBE_BATCHES: Final = 600
@@ -64,7 +66,7 @@ def measure_steady(tell: Callable[[str], None], warm_up_s: float = WARM_UP_S) ->
 
 def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], None], warm_up_s: float) -> Steady:
     measure_s = PROBE_BATCHES * PROBE_INTERVAL_MS / 1_000 + QUERIES_WITHIN_S
-    fleet = _collectors(endpoints, material, warm_up_s + 2 * measure_s)
+    fleet = Fleet(endpoints, material.bundle_dir, _members(endpoints, material, warm_up_s + 2 * measure_s), flow_s=1.0)
     decisions = DecisionWatch(endpoints)
     try:
         fleet.start()
@@ -81,7 +83,9 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         tell("steady: the three-source query ...")
         before = queries_answered(endpoints)
         assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
-        federated = watch_queries(three_source_query(endpoints), assets, QUERIES).start()
+        clicks = [material.datasets_dir / e.path for e in material.manifest.files if e.contract == "clicks"]
+        now = replayed_time(clicks, began_s=0.0, flow_s=1.0)  # the end of the record, which is replayed again and again
+        federated = watch_queries(three_source_query(endpoints, now), assets, QUERIES).start()
         federated.wait(QUERIES_WITHIN_S)
         federated.stop()
         tell("steady: the history endpoint ...")
@@ -93,7 +97,7 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         decisions.stop()
     mine = [(d, at) for d, at in decisions.received if d.subject.startswith(probe.device)]
     how = {
-        "flow": f"{COLLECTORS} agents replay purchases, together {EVENTS_PER_S} events/s, on the same machine",
+        "flow": f"agents replay {' and '.join(FLOWING)}, together {EVENTS_PER_S} events/s, on the same machine",
         "warm_up_s": warm_up_s,
         "queries_before": before,
         "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms; from the "
@@ -118,19 +122,19 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
     )
 
 
-def _collectors(endpoints: Endpoints, material: Material, seconds: float) -> Fleet:
-    """Return agents over files long enough for the whole run, made of the purchases again and again."""
-    source = [e for e in material.manifest.files if e.contract == "purchases" and e.role == "replay"]
-    text = b"".join((material.datasets_dir / e.path).read_bytes() for e in source)
-    rows = sum(e.rows for e in source)
-    wanted = math.ceil(seconds * EVENTS_PER_S / COLLECTORS)
-    file = Path(endpoints.state_dir) / "purchases-repeated.jsonl"
-    file.write_bytes(text * math.ceil(wanted / rows))
-    members = [
-        Member(f"bench-{n:02d}", "purchases", file, round(EVENTS_PER_S / COLLECTORS)) for n in range(1, COLLECTORS + 1)
-    ]
-    # A member's rate is its rows over the flow's seconds: with rows per second as rows, one second of flow.
-    return Fleet(endpoints, material.bundle_dir, members, flow_s=1.0)
+def _members(endpoints: Endpoints, material: Material, seconds: float) -> list[Member]:
+    """Return collectors whose files last for the whole run, made of the data sets again and again."""
+    state_dir = Path(endpoints.state_dir)
+    members = []
+    for contract in FLOWING:
+        source = [e for e in material.manifest.files if e.contract == contract and e.role == "replay"]
+        text = b"".join((material.datasets_dir / e.path).read_bytes() for e in source)
+        times = math.ceil(seconds * RATE_EVENTS_PER_S / sum(e.rows for e in source))
+        file = state_dir / f"{contract}-repeated.jsonl"
+        file.write_bytes(text * times)
+        # A member's rate is its rows over the flow's seconds: with a second's rows, over a flow of one second.
+        members += [Member(f"bench-{contract}-{n}", contract, file, RATE_EVENTS_PER_S) for n in (1, 2)]
+    return members
 
 
 def _free_port_base() -> int:

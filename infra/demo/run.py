@@ -34,6 +34,7 @@ from infra.demo.watch import (
     DecisionWatch,
     assets_of,
     queries_answered,
+    replayed_time,
     three_source_query,
     watch_freshness,
     watch_history,
@@ -133,7 +134,6 @@ def _start(launcher: Launcher, folder: Path, fraction: float) -> tuple[Material,
 def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, flow_s: float) -> _Watched:
     settings = endpoints.settings()
     assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
-    run_query = three_source_query(endpoints)
     pause = threading.Event()
     with steps.step("flow"):
         decisions = DecisionWatch(endpoints).start()
@@ -149,6 +149,8 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
         faults_at_s = _kill(settings, fleet, steps, began_s)
         apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[name] for name in HELD_BACK_RULES])
         queries_before = queries_answered(endpoints)
+        clicks = [member.file for member in fleet.members if member.contract == "clicks"]
+        run_query = three_source_query(endpoints, replayed_time(clicks, began_s, flow_s))
         observers["federated"] = watch_queries(run_query, assets, QUERIES).start()
         observers["federated"].wait(QUERIES_WITHIN_S)
         observers["federated"].stop()

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -118,17 +118,34 @@ class DecisionWatch:
             self.received.append(pair)
 
 
-def three_source_query(endpoints: Endpoints) -> Callable[[tuple[str, str]], object]:
-    """Return a call that runs the three-source query for one (asset, its account)."""
+def three_source_query(endpoints: Endpoints, now: Callable[[], datetime]) -> Callable[[tuple[str, str]], object]:
+    """Return a call that runs the three-source query for one (asset, its account), as if asked at `now`.
+
+    The replayed behaviour is older than the wall clock; asked at the wall clock, "the last days" would be empty and
+    the query would read no file of store B.
+    """
     query = canned.load("account_situation")
     client = trino_client(endpoints)
 
     def ask(pair: tuple[str, str]) -> object:
         asset_id, account_id = pair
-        values = canned.everyday_values(query, asset_id, account_id, datetime.now(UTC))
+        values = canned.everyday_values(query, asset_id, account_id, now())
         return client.query(query.sql, query.bind(values))
 
     return ask
+
+
+def replayed_time(clicks: Sequence[Path], began_s: float, flow_s: float) -> Callable[[], datetime]:
+    """Return a clock that goes through the event times of click files as fast as a fleet replays them."""
+    ends = [_first_and_last(path) for path in clicks]
+    first, last = min(begin for begin, _ in ends), max(end for _, end in ends)
+    return lambda: first + (last - first) * min(1.0, (time.time() - began_s) / flow_s)
+
+
+def _first_and_last(path: Path) -> tuple[datetime, datetime]:
+    lines = path.read_bytes().splitlines()
+    first, last = (datetime.fromisoformat(msgspec.json.decode(line)["occurred_at"]) for line in (lines[0], lines[-1]))
+    return first, last
 
 
 def assets_of(crm_dir: Path, limit: int) -> list[tuple[str, str]]:
