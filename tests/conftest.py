@@ -7,12 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from infra.launcher.endpoints import ENDPOINTS_VARIABLE, Endpoints, endpoints_file, read_endpoints
 from infra.launcher.launcher import Launcher
 from infra.launcher.ports import free_port_base
 from infra.launcher.settings import StackSettings
+
+# A busy machine makes a single example slow; whether a property holds does not depend on that.
+hypothesis.settings.register_profile("fieldlake", deadline=None)
+hypothesis.settings.load_profile("fieldlake")
 
 
 @pytest.fixture(scope="session")
