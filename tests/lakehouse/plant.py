@@ -16,8 +16,9 @@ from contracts.watermark import Watermark
 from infra.launcher.certificates import ensure_certificates
 from infra.launcher.model import Context
 from infra.launcher.parts import kafka, postgres, services, store_a, store_b
+from infra.launcher.ports import free_port_base
 from infra.launcher.secrets import load_secrets
-from infra.launcher.settings import PORTS_SPAN, StackSettings
+from infra.launcher.settings import StackSettings
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
 from lakehouse.status import IngestStatus
@@ -30,12 +31,12 @@ class Plant:
     """Kafka, PostgreSQL and both stores on free ports under one folder."""
 
     def __init__(self, folder: Path, rng: Random) -> None:
-        base = rng.randrange(32_000, 44_000, PORTS_SPAN)
-        self.settings = StackSettings(state_dir=folder, port_base=base)
+        self.settings = StackSettings(state_dir=folder, port_base=free_port_base(rng))
         ensure_certificates(self.settings)
         self.context = Context(self.settings, load_secrets(self.settings))
         parts = (kafka.part, postgres.part, store_a.part, store_b.part)
         self.daemons = [Daemon(part(self.context), self.context) for part in parts]
+        self.log, self.database, self.store_a, self.store_b = self.daemons
         self._producer: Producer | None = None
 
     def start(self) -> None:

@@ -1,0 +1,87 @@
+"""Ingest and maintenance as processes over a real log, database and both stores; DuckDB judges the tables."""
+
+import pytest
+
+from contracts.topics import DEAD
+from tests.gateway.plant import eventually
+from tests.lakehouse import judge
+from tests.lakehouse.frames import CONTRACTS, clicks, frame, telemetry
+from tests.lakehouse.plant import Plant, Service
+
+pytestmark = pytest.mark.stack
+
+TELEMETRY, CLICKS, QUARANTINE = CONTRACTS["telemetry"], CONTRACTS["clicks"], CONTRACTS["quarantine"]
+ROWS = 25
+
+
+def await_upto(plant: Plant, origin: str, contract: str, upto: int) -> None:
+    def probe() -> bool:
+        mark = plant.watermarks().get((origin, contract))
+        return mark is not None and mark.upto >= upto
+
+    eventually(probe, f"watermark of {origin}/{contract} at {upto}; have {plant.watermarks()}")
+
+
+def counts(plant: Plant, origin: str) -> tuple[int, int, int]:
+    """Rows, different identities and the highest seq of an origin's telemetry, as DuckDB sees them."""
+    (found,) = judge.read(
+        plant.config,
+        TELEMETRY,
+        f"SELECT count(*), count(DISTINCT (epoch, seq)), max(seq) FROM rows WHERE origin = '{origin}'",
+    )
+    return found
+
+
+def test_rows_reach_both_stores_and_an_outside_reader_agrees(plant: Plant, ingest: Service) -> None:
+    ingest.start()
+    rows = telemetry(range(40))
+    rows[5] = rows[5] | {"asset_id": "x" * 65}
+    plant.send("both-1", [frame(TELEMETRY, rows), b"FLMBnot a batch"])
+    plant.send("both-1", [frame(CLICKS, clicks(range(12)))])
+    await_upto(plant, "both-1", "telemetry", 40)
+    await_upto(plant, "both-1", "clicks", 12)
+    assert counts(plant, "both-1") == (39, 39, 39)
+    query = "SELECT seq, user_id, dwell_s, epoch_us(occurred_at) FROM rows WHERE origin = 'both-1' ORDER BY seq"
+    expected = [(r["seq"], r["user_id"], r["dwell_s"], r["occurred_at"]) for r in clicks(range(12))]
+    assert judge.read(plant.config, CLICKS, query) == expected
+    refused = judge.read(plant.config, QUARANTINE, "SELECT seq, rule FROM rows WHERE origin = 'both-1'")
+    assert refused == [(5, "asset_id.max_length")]
+    eventually(lambda: any(b'"both-1"' in letter for letter in plant.read(DEAD)), "the broken batch's dead letter")
+    assert ingest.stop() == 0
+
+
+def test_killing_ingest_again_and_again_loses_and_doubles_nothing(plant: Plant, ingest: Service) -> None:
+    batches = [frame(TELEMETRY, telemetry(range(n * ROWS, (n + 1) * ROWS))) for n in range(40)]
+    for life in range(4):
+        ingest.start(until_ready=life == 0)
+        plant.send("killed-1", batches[life * 10 : (life + 1) * 10])
+        if life % 2:
+            plant.send("killed-1", batches[: life * 10 : 3])
+            await_upto(plant, "killed-1", "telemetry", (life * 10 + 1) * ROWS)
+        ingest.kill()
+    ingest.start()
+    await_upto(plant, "killed-1", "telemetry", 40 * ROWS)
+    assert counts(plant, "killed-1") == (40 * ROWS, 40 * ROWS, 40 * ROWS - 1)
+
+
+def test_an_outage_of_any_store_is_waited_out(plant: Plant, ingest: Service) -> None:
+    ingest.start()
+    for number, daemon in enumerate(plant.daemons):
+        plant.send("outage-1", [frame(TELEMETRY, telemetry(range(number * ROWS, (number + 1) * ROWS)))])
+        daemon.kill()
+        daemon.start()
+        await_upto(plant, "outage-1", "telemetry", (number + 1) * ROWS)
+    rows = len(plant.daemons) * ROWS
+    assert counts(plant, "outage-1") == (rows, rows, rows - 1)
+
+
+def test_merging_beside_the_commits_changes_no_row(plant: Plant, ingest: Service, maintenance: Service) -> None:
+    ingest.start()
+    maintenance.start()
+    for number in range(60):
+        plant.send("merged-1", [frame(TELEMETRY, telemetry(range(number * ROWS, (number + 1) * ROWS)))])
+        await_upto(plant, "merged-1", "telemetry", (number + 1) * ROWS)
+    assert counts(plant, "merged-1") == (60 * ROWS, 60 * ROWS, 60 * ROWS - 1)
+    status = maintenance.config_file.with_name("lakehouse.maintenance.json.status.json").read_text()
+    assert '"lake_a.field.telemetry":' in status.split('"files_merged":')[1].split("}")[0]
+    assert maintenance.stop() == 0
