@@ -1,6 +1,7 @@
 """Preselector and job on a real log and a real cluster. Every test has a rule, an event name and users of its own."""
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from contracts.decisions import Decision
 from contracts.rules import AllOf, Comparison, Condition, Rule
 from flink_jobs.triggers import publish
 from infra.launcher.endpoints import Endpoints
-from infra.launcher.parts.flink import TASK_MANAGER
-from infra.launcher.parts.services import PRESELECT
+from infra.launcher.parts.flink import JOB_MANAGER, TASK_MANAGER
+from infra.launcher.parts.services import PRESELECT, READY_FILE, TRIGGER_JOB
 from infra.launcher.status import status_of
 from tests.flink_jobs.writing import contract_named, micro_batch
 
@@ -160,7 +161,7 @@ def test_half_a_match_outlives_a_killed_task_manager_and_ids_stay_unique(site: S
     users = [f"{site.name}-{n}" for n in range(20)]
     for user in users[:10]:
         site.act(user, "IP67", "CANopen")
-    os.kill(task_manager_pid(stack), 9)
+    os.kill(java_pid(stack, TASK_MANAGER), 9)
     for user in users[10:]:
         site.act(user, "IP67", "CANopen")
     site.act("half", "CANopen")
@@ -171,6 +172,20 @@ def test_half_a_match_outlives_a_killed_task_manager_and_ids_stay_unique(site: S
 
     assert site.read(RECOVERY_WITHIN_S, all_decided) is not None
     assert len({d.id for d in site.seen if d.subject in wanted}) == len(wanted)
+
+
+def test_half_a_match_outlives_a_killed_job_manager(site: Site, stack: Endpoints) -> None:
+    """The cluster forgets its jobs then; the job that is submitted anew goes on from the last checkpoint."""
+    publish.apply(site.rule(), site.producer)
+    site.until_in_force(site.rule())
+    site.act("half", "IP67")
+    site.read(CHECKPOINT_S)
+    job_runs = stack.settings().conf_dir / TRIGGER_JOB / READY_FILE
+    os.kill(java_pid(stack, JOB_MANAGER), 9)
+    wait_until(lambda: not job_runs.exists(), "the job is gone")
+    wait_until(job_runs.exists, "the job runs again")
+    site.act("half", "CANopen")
+    assert site.read(RECOVERY_WITHIN_S, about("half")) is not None
 
 
 def test_a_killed_preselector_loses_nothing(site: Site, stack: Endpoints) -> None:
@@ -197,8 +212,17 @@ def part_pid(stack: Endpoints, name: str) -> int:
     return part.pid
 
 
-def task_manager_pid(stack: Endpoints) -> int:
-    """Return the process id of the task manager's Java, wherever it is in the tree of what the launcher started."""
-    started = psutil.Process(part_pid(stack, TASK_MANAGER))
+def java_pid(stack: Endpoints, name: str) -> int:
+    """Return the process id of a part's Java, wherever it is in the tree of what the launcher started."""
+    started = psutil.Process(part_pid(stack, name))
     tree = [started, *started.children(recursive=True)]
     return next(process.pid for process in tree if process.name() == "java")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll until a condition holds; fail with its name when it does not in time."""
+    deadline_s = time.monotonic() + RECOVERY_WITHIN_S
+    never = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {RECOVERY_WITHIN_S} s: {what}"
+        never.wait(POLL_S)
