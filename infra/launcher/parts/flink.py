@@ -66,7 +66,15 @@ def cluster_settings(context: Context, shipped: str) -> str:
     """Render `config.yaml`; `shipped` is the wheel's own file, whose Java options are kept."""
     settings, memory = context.settings, context.settings.memory
     tree: dict[str, Any] = {
-        "env": {"java": {"opts": {"all": yaml.safe_load(shipped)["env"]["java"]["opts"]["all"]}}},
+        "env": {
+            "java": {
+                "opts": {
+                    "all": yaml.safe_load(shipped)["env"]["java"]["opts"]["all"],
+                    # It only coordinates: the second compiler would cost more, while everything starts, than it gains.
+                    "jobmanager": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+                }
+            }
+        },
         "jobmanager": {
             "bind-host": HOST,
             "rpc": {"address": HOST, "port": settings.port("flink_rpc")},

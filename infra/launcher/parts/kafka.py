@@ -12,6 +12,8 @@ from infra.launcher.settings import HOST
 from infra.setup.paths import java_25_home, kafka_libs_dir
 
 NAME: Final = "kafka"
+# A process of some seconds ends before the second compiler has paid for itself.
+SHORT_LIVED: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 PROBE_TOPIC: Final = "fieldlake.launcher.probe"
 # A produce that works takes 0.5 s the first time; the rest is room for a busy machine.
 PROBE_TIMEOUT_S: Final = 5.0
@@ -118,7 +120,7 @@ def prepare(context: Context) -> None:
         return
     properties = context.conf(NAME) / "server.properties"
     arguments = ["format", "--standalone", "-t", context.secrets.kafka_cluster_id, "-c", str(properties)]
-    run_tool(NAME, [*_java("-Xmx128m"), "-cp", _class_path(), "kafka.tools.StorageTool", *arguments])
+    run_tool(NAME, [*_java("-Xmx128m", *SHORT_LIVED), "-cp", _class_path(), "kafka.tools.StorageTool", *arguments])
 
 
 def probe(context: Context) -> None:
