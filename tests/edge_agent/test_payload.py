@@ -76,7 +76,7 @@ def undo(column: wire.WireColumn, values: list[Any]) -> list[Any]:
     if not column.difference or not values:
         return values
     kind = np.int32 if column.type is FieldType.INT else np.int64
-    return np.cumsum(np.array(values, dtype=kind), dtype=kind).tolist()
+    return list(np.cumsum(np.array(values, dtype=kind), dtype=kind).tolist())
 
 
 @settings(max_examples=60, deadline=None)

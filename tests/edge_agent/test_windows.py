@@ -82,7 +82,7 @@ def test_windows_refilled_from_their_marks_close_as_if_nothing_had_happened(
     check_cover(rows, [*closed, *windows.close_all()])
 
 
-def values_at(part: Readings, offset: int) -> np.ndarray:  # type: ignore[type-arg]
+def values_at(part: Readings, offset: int) -> np.ndarray:
     seqs = part.seqs + offset
     return np.stack([seqs * 7 % 13, seqs * 3 % 5], axis=1).astype(np.float64)
 
