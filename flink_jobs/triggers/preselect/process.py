@@ -26,6 +26,7 @@ from confluent_kafka import (
 
 from contracts import candidates, topics
 from contracts.errors import RetrySafeError
+from flink_jobs.triggers.errors import DeliveryError
 from flink_jobs.triggers.preselect.documents import Documents
 from flink_jobs.triggers.preselect.rounds import Round, Rounds
 from flink_jobs.triggers.preselect.selection import Counts, select
@@ -41,10 +42,6 @@ FLUSH_TIMEOUT_S: Final = 30.0  # as long as the producer itself goes on trying
 LINGER_MS: Final = 2  # lets the messages of one round share a request
 
 Followed: Final = (topics.RULES, topics.CONTRACTS)
-
-
-class DeliveryError(RetrySafeError):
-    """The log did not take a candidate message; its batch is read again by the next start."""
 
 
 class Preselector:
