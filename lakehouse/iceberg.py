@@ -36,6 +36,7 @@ from lakehouse.ports import Recovered, Written
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
 from lakehouse.tables import table_properties
+from lakehouse.transactions import LeanTransaction
 
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
 # conflicts in a row are rare; eight mean that somebody else writes here all the time.
@@ -142,7 +143,7 @@ class IcebergTable:
             )
 
     def _append(self, written: Written) -> int:
-        transaction = self._table.transaction()
+        transaction = LeanTransaction(self._table)
         update = transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: written.state_location})
         with update.merge_append() as append:
             for file in written.files:

@@ -24,6 +24,7 @@ from lakehouse.expiry import expire_within
 from lakehouse.iceberg import write_rows
 from lakehouse.maintenance.merging import File, merge
 from lakehouse.tables import SORT_PROPERTY
+from lakehouse.transactions import LeanTransaction
 
 # Tries of step 3. At the highest commit rate a try wins about every other time, so ten lose once in a thousand.
 REPLACE_TRIES_MAX: Final = 10
@@ -68,7 +69,7 @@ def _read(table: Table, inputs: list[FileScanTask]) -> pa.Table:
 
 
 def _replace(table: Table, inputs: list[DataFile], outputs: tuple[DataFile, ...]) -> None:
-    transaction = table.transaction()
+    transaction = LeanTransaction(table)
     with transaction.update_snapshot().overwrite() as overwrite:
         for file in inputs:
             overwrite.delete_data_file(file)
