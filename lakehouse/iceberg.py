@@ -243,7 +243,10 @@ def _create(catalog: SqlCatalog, contract: Contract) -> Table:
 
 
 def _evolve(table: Table, contract: Contract) -> None:
-    """Add columns that a newer version brings; anything else that differs is a person's decision."""
+    """Add columns that a newer version brings, and allow nulls where it does not demand or no longer has a field.
+
+    Another type under the same name is a person's decision.
+    """
     wanted = {field.name: field for field in iceberg_schema(contract).fields}
     present = {field.name: field for field in table.schema().fields}
     for name in wanted.keys() & present.keys():
@@ -253,10 +256,15 @@ def _evolve(table: Table, contract: Contract) -> None:
                 f"{contract.version} says {wanted[name].field_type}: publish the new type under a new field name"
             )
     missing = [field for name, field in wanted.items() if name not in present]
-    if missing:
+    loosened = [
+        name for name, field in present.items() if field.required and (name not in wanted or not wanted[name].required)
+    ]
+    if missing or loosened:
         with table.update_schema() as update:
             for field in missing:
                 update.add_column(field.name, field.field_type, doc=field.doc)
+            for name in loosened:
+                update.make_column_optional(name)
     properties = table_properties(contract)
     if any(table.properties.get(name) != value for name, value in properties.items() if name != "format-version"):
         with table.transaction() as transaction:

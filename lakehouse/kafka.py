@@ -17,6 +17,7 @@ from lakehouse.state import Positions
 ANSWER_TIMEOUT_S: Final = 10.0  # seconds; a broker that restarts is back in about five
 FLUSH_TIMEOUT_S: Final = 30.0  # seconds; longer than a broker's restart, so that one does not abort a round
 READ_AHEAD_KIB: Final = 65_536  # KiB; what the client fetches while a round is committed
+SILENT_POLLS_MAX: Final = 100  # polls without a message, together as long as the answer timeout
 POLL_MESSAGES_MAX: Final = 1_000  # messages of one read when a topic is read whole
 
 _log = logging.getLogger(__name__)
@@ -63,9 +64,13 @@ class KafkaLog:
             consumer.assign([Partition(topic, p, OFFSET_BEGINNING) for p in ends])
             open_ends = {p for p in ends if starts[p] < ends[p]}
             found: list[Message] = []
+            silent_polls = 0
             while open_ends:
-                batch = consumer.consume(POLL_MESSAGES_MAX, ANSWER_TIMEOUT_S / 100)
+                batch = consumer.consume(POLL_MESSAGES_MAX, ANSWER_TIMEOUT_S / SILENT_POLLS_MAX)
                 found.extend(_messages(batch))
+                silent_polls = 0 if batch else silent_polls + 1
+                if silent_polls > SILENT_POLLS_MAX:
+                    raise LogUnavailableError(f"topic {topic}: expected to read it to its end: start the broker")
                 # Compaction may have removed the last offsets, so the position decides and not the messages.
                 at = {p.partition: p.offset for p in consumer.position([Partition(topic, p) for p in open_ends])}
                 open_ends = {p for p in open_ends if at[p] < ends[p]}

@@ -125,17 +125,17 @@ def test_a_catalog_that_stays_silent_is_an_unknown_outcome(tmp_path: Path, monke
     lake.close()
 
 
-def test_a_newer_version_adds_its_columns(tmp_path: Path) -> None:
+def test_a_newer_version_adds_its_columns_and_leaves_out_others(tmp_path: Path) -> None:
     lake = IcebergLake(catalogs(tmp_path))
     table = lake.open(TELEMETRY)
     table.recover()
     table.commit(table.write(rows(0, 2), STATE))
-    lake.open(evolved(TELEMETRY))
+    lake.open(evolved(TELEMETRY, drop="f9"))
     table.reload()
-    table.commit(table.write(rows(2, 4), STATE))
+    table.commit(table.write(rows(2, 4).drop_columns("f9"), STATE))
     found = table.table.scan().to_arrow()
     assert found.num_rows == 4
-    assert found.column("humidity").null_count == 4
+    assert (found.column("humidity").null_count, found.column("f9").null_count) == (4, 2)
     lake.close()
 
 
