@@ -53,13 +53,16 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _complain(what_was_expected(error), error.exit_code)
     except typer.Exit as stop:
-        return stop.exit_code
+        result = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; what this command had started is stopped", EXIT_INTERRUPTED)
+        result = EXIT_INTERRUPTED
     except FieldlakeError as error:
         return _complain(str(error), EXIT_FAILED)
     except OSError as error:
         return _complain(f"{error}; free the disk, or choose another folder with --state-dir", EXIT_FAILED)
+    if result == EXIT_INTERRUPTED:
+        # typer turns a KeyboardInterrupt into this code, without a word.
+        return _complain("interrupted; what this command had started is stopped", EXIT_INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

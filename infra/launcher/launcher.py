@@ -38,7 +38,7 @@ from infra.launcher.model import Context, Part
 from infra.launcher.parts.catalogue import all_parts
 from infra.launcher.ports import find_clashes, refuse_clashes
 from infra.launcher.processes import end_all, left_over
-from infra.launcher.secrets import load_secrets
+from infra.launcher.secrets import load_secrets, peek_secrets
 from infra.launcher.settings import StackSettings
 from infra.launcher.supervision import (
     Supervisor,
@@ -71,6 +71,9 @@ class Launcher:
         """Return settings and secrets; draws the secrets at the first call."""
         return Context(settings=self.settings, secrets=load_secrets(self.settings))
 
+    def _known_context(self) -> Context:
+        return Context(settings=self.settings, secrets=peek_secrets(self.settings))
+
     def up(self, only: Iterable[str] | None = None) -> None:
         """Start the parts (and all they need), and return when every one is ready; parts that run are left alone."""
         with self._locked():
@@ -99,15 +102,22 @@ class Launcher:
 
     def down(self) -> None:
         """Stop everything of this copy, whether or not its supervisor still lives, and return when all is gone."""
+        if not self.settings.state_dir.exists():
+            self._end_leftovers()
+            return
         with self._locked():
             self._down()
 
     def restart(self, name: str) -> None:
         """Stop one part, start it again, and return when it is ready."""
-        context = self.context()
+        context = self._known_context()
         parts = all_parts(context)
         if name not in parts:
             raise UnknownPartError(f"part {name!r}: expected one of {', '.join(sorted(parts))}")
+        if running_supervisor(self.settings) is None:
+            raise SupervisorError(
+                f"{self.settings.state_dir}: expected a running stack, found none; run `fieldlake up`"
+            )
         with self._locked():
             supervisor = Supervisor(self.settings)
             supervisor.stop(name)
@@ -210,7 +220,7 @@ class Launcher:
             end_all([process], TERM_WAIT_S)
         self._end_leftovers()
         pid_file(self.settings).unlink(missing_ok=True)
-        sockets = [socket for part in all_parts(self.context()).values() for socket in part.sockets]
+        sockets = [socket for part in all_parts(self._known_context()).values() for socket in part.sockets]
         for socket in [*sockets, self.settings.socket_path("supervisor")]:
             socket.unlink(missing_ok=True)
 
@@ -219,7 +229,7 @@ class Launcher:
         supervisor = Supervisor(self.settings)
         try:
             alive = {name for name, state in supervisor.states().items() if state.pid or state.state == "BACKOFF"}
-            parts = all_parts(self.context())
+            parts = all_parts(self._known_context())
             with ThreadPoolExecutor(PARTS_SIDE_BY_SIDE_MAX, thread_name_prefix="stop") as pool:
                 for level in reversed(graph.levels({name: part.needs for name, part in parts.items()})):
                     for future in [pool.submit(supervisor.stop, name) for name in level if name in alive]:

@@ -68,6 +68,13 @@ def test_status_of_a_stack_that_never_ran_makes_nothing(tmp_path: Path, capsys: 
     assert not (tmp_path / "state").exists()
 
 
+def test_a_stack_that_does_not_run_cannot_be_restarted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["restart", "kafka", "--state-dir", str(tmp_path / "state")]) == 1
+    assert "run `fieldlake up`" in capsys.readouterr().err
+    assert run(["down", "--state-dir", str(tmp_path / "state")]) == 0
+    assert not (tmp_path / "state").exists()
+
+
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     code = f"import sys, infra.cli; sys.exit(', '.join(m for m in {HEAVY!r} if m in sys.modules))"
     result = subprocess.run(
