@@ -61,7 +61,7 @@ SCALARS = EDGES | INT64 | FLOAT64.filter(math.isfinite) | WORDS | st.booleans()
 ROWS = st.lists(
     st.fixed_dictionaries(
         {field.name: st.none() | VALUES[field.type] for field in EVERYTHING.fields if not field.required}
-        | {"running": st.integers(-(2**62), 2**62), "running_int": st.integers(-(2**30), 2**30)}
+        | {"running": st.integers(-(2**61), 2**61), "running_int": st.integers(-(2**29), 2**29)}
     ),
     min_size=1,
     max_size=6,
