@@ -71,6 +71,7 @@ class Ingest:
         while not stop.is_set():
             try:
                 self.recover()
+                self._status.ready = True
                 ready.set()
                 while not stop.is_set():
                     if self.step():
@@ -80,6 +81,7 @@ class Ingest:
                 stop.wait(RETRY_WAIT_S[min(failures, len(RETRY_WAIT_S) - 1)])
                 failures += 1
             finally:
+                self._status.ready = False
                 ready.clear()
 
     def recover(self) -> None:

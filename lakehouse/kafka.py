@@ -17,6 +17,7 @@ from lakehouse.state import Positions
 ANSWER_TIMEOUT_S: Final = 10.0  # seconds; a broker that restarts is back in about five
 FLUSH_TIMEOUT_S: Final = 30.0  # seconds; longer than a broker's restart, so that one does not abort a round
 READ_AHEAD_KIB: Final = 65_536  # KiB; what the client fetches while a round is committed
+CLIENT_LOG_LEVEL: Final = 3  # the client's own lines from errors on; what matters comes through the callback
 SILENT_POLLS_MAX: Final = 100  # polls without a message, together as long as the answer timeout
 POLL_MESSAGES_MAX: Final = 1_000  # messages of one read when a topic is read whole
 
@@ -27,7 +28,7 @@ class KafkaLog:
     """One consumer and one idempotent producer."""
 
     def __init__(self, bootstrap: str) -> None:
-        admin: dict[str, Any] = {"bootstrap.servers": bootstrap, "error_cb": _report}
+        admin: dict[str, Any] = {"bootstrap.servers": bootstrap, "error_cb": _report, "log_level": CLIENT_LOG_LEVEL}
         self._admin = AdminClient(admin)
         self._settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
@@ -40,6 +41,7 @@ class KafkaLog:
             "fetch.error.backoff.ms": 50,
             "reconnect.backoff.max.ms": 500,
             "error_cb": _report,
+            "log_level": CLIENT_LOG_LEVEL,
         }
         self._consumer = Consumer(self._settings)
         self._producer = producer(bootstrap)
@@ -161,6 +163,7 @@ def producer(bootstrap: str) -> Producer:
         "linger.ms": 0,
         "reconnect.backoff.max.ms": 500,
         "error_cb": _report,
+        "log_level": CLIENT_LOG_LEVEL,
     }
     return Producer(settings)
 

@@ -35,6 +35,7 @@ class Keeper:
         while not stop.is_set():
             began_s = self._clock.monotonic_s()
             self.step(stop)
+            self._status.ready = True
             ready.set()
             self._status.passes += 1
             self._status.last_pass_ms = (self._clock.monotonic_s() - began_s) * 1_000
