@@ -113,6 +113,8 @@ class Agent:
             self._append(self._group)
         self._uplink.close(self._spool.epoch)
         self._source.close()
+        if self._is_drained():
+            self._spool.finish()
         report = self.report()
         self._write_status(report)
         return report
@@ -127,7 +129,7 @@ class Agent:
         """Return the present state."""
         counts = self._spool.counts
         streams = {
-            stream: stream_sums(stream, observed, counts, ranges.upto(self._committed.get(stream, ())))
+            stream: stream_sums(stream, observed, counts, self._committed_upto(stream))
             for stream, observed in self._spool.observed.items()
         }
         return Report(
@@ -148,6 +150,10 @@ class Agent:
             last_error=self._last_error,
             ack=self._ack,
         )
+
+    def _committed_upto(self, stream: str) -> int:
+        """Return up to where the lake holds a stream, by its watermarks of now and of earlier processes."""
+        return ranges.upto(ranges.union((*self._spool.freed(stream), *self._committed.get(stream, ()))))
 
     def _is_drained(self) -> bool:
         return self._source_done and self._group is None and not len(self._window) and not self._spool.is_damaged

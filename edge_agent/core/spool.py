@@ -104,6 +104,10 @@ class Spool:
         """How many events of each stream the durable records account for."""
         return dict(self._newest.next_seq) if self._newest is not None else {}
 
+    def freed(self, contract: str) -> RangeSet:
+        """Return what was deleted of a stream because the lake holds it."""
+        return self._freed.get(contract, ())
+
     @property
     def counts(self) -> tuple[Count, ...]:
         """Everything that records of this epoch accounted for, freed ones too."""
@@ -178,6 +182,11 @@ class Spool:
         for number in deleted:  # Step 2.
             self._disk.delete(segment_name(number))
             self._disk.delete(index_name(number))
+
+    def finish(self) -> None:
+        """Let the last segment go too, once the lake holds all of it: what remains is the cursor."""
+        self._active = None
+        self.commit(())
 
     def _writable(self) -> Segment:
         if self._active is not None and self._active.size_bytes >= SEGMENT_BYTES:

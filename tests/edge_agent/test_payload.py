@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from contracts import microbatch, wire
 from contracts.contract import Contract, Field, FieldType
 from contracts.microbatch import BATCH_BYTES_MAX
-from edge_agent import dictionaries
 from edge_agent.core.events import Reader
 from edge_agent.core.payload import PayloadEncoder
 from edge_agent.core.sealing import Sealer
@@ -116,7 +115,13 @@ def test_a_required_field_without_a_value_is_refused_here_not_in_the_lake() -> N
 def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None:
     contract = CONTRACTS["telemetry"]
     lines = lines_of([reading(seq) for seq in range(1_500)])
-    trained = dictionaries.train(contract, lines)
+    encoder = PayloadEncoder(contract)
+    events = Reader(contract).read(0, lines).events
+    samples: list[bytes | bytearray | memoryview] = []
+    for first in range(0, 1_500, 10):
+        part = slice(first, first + 10)
+        samples.append(encoder.message(events.seqs[part], {n: c[part] for n, c in events.columns.items()}))
+    trained = zstandard.train_dictionary(16_384, samples).as_bytes()
     plain, small = Sealer(contract, 7), Sealer(contract, 7, trained)
     seqs = np.arange(10, dtype=np.int64)
     columns = Reader(contract).read(0, lines[:10]).events.columns

@@ -197,6 +197,7 @@ def check(world: World, report: Report, seed: int) -> None:
     telemetry = report.streams["telemetry"]
     assert (report.drained, report.unexplained, telemetry.observed) == (True, 0, events), f"seed={seed} {report}"
     assert telemetry.committed_upto == events
+    assert sorted(world.disk.names()) == ["cursor.json", "spool.json"]
     valid = telemetry.kept + telemetry.aggregated
     lake = world.lake
     epoch = report.epoch

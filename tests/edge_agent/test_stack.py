@@ -27,6 +27,9 @@ def test_a_file_arrives_once_and_the_ledger_adds_up(agent: AgentProcess, lake: L
     lake.lake.assert_conserves(10_000)
     assert [row["seq"] for row in lake.lake.rows("telemetry")] == [s for s in range(10_000) if s not in (5, 7_000)]
     assert sum(row["count"] for row in lake.lake.rows("telemetry_windows")) == 9 * 9_998
+    agent.start()
+    assert agent.wait()[1]["streams"]["telemetry"]["kept"] == 9_998  # once more: it knows that all is done
+    assert lake.lake.doubled == 0
     assert report["wire"]["payload_bytes"] * 8 <= report["wire"]["json_bytes"]
 
 
