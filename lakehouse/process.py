@@ -96,10 +96,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     stop, ready = threading.Event(), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
     try:
-        work(read_config(path), path, stop, ready)
+        config = read_config(path)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: stop.set())
+        work(config, path, stop, ready)
     except OperatorMustActError as error:
         _log.error("%s", error)
         return EXIT_OPERATOR_MUST_ACT
