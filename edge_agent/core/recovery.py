@@ -163,6 +163,8 @@ def _read_segment(
         index = {entry.meta.number: entry.meta for entry in scan(disk.read(index_name(number))).frames}
     if _is_torn(data, found, index):
         disk.truncate(segment_name(number), found.good_end)
+    # A process killed between append and sync left records that a reader sees and a power cut would still take.
+    disk.sync(segment_name(number))
     segment = Segment(number, found.good_end)
     for entry in found.frames:
         if entry.meta.number in known:
