@@ -93,7 +93,7 @@ def judge(
         windows_expected=windowed,
         windows_counted=_windows_counted(reader, bundle) if windowed else 0,
         ledger_in_lake=_ledger_in_lake(reader, bundle, list(ledgers)),
-        ledger_of_agents=_ledger_of_agents(ledgers),
+        ledger_of_agents=_ledger_of_agents(ledgers, {contract for contract, _, _ in replays}),
         unexplained=sum(abs(int(ledger["unexplained"])) for ledger in ledgers.values()),
     )
 
@@ -112,10 +112,13 @@ def _ledger_in_lake(reader: LakeReader, bundle: Bundle, devices: list[str]) -> d
     return {f"{r['stream']} {r['fate']}": int(r["count_sum"]) for r in sums.to_pylist() if r["count_sum"]}
 
 
-def _ledger_of_agents(ledgers: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def _ledger_of_agents(ledgers: Mapping[str, Mapping[str, Any]], replayed: set[str]) -> dict[str, int]:
+    """Add up the replayed streams; what a device derives from them (windows, the ledger itself) has no entries."""
     sums: dict[str, int] = {}
     for ledger in ledgers.values():
         for stream, totals in ledger["streams"].items():
+            if stream not in replayed:
+                continue
             for fate in ("kept", "aggregated", "lost"):
                 _add(sums, f"{stream} {fate}", int(totals.get(fate, 0)))
             _add(sums, f"{stream} dropped", sum(int(n) for n in totals.get("dropped", {}).values()))
