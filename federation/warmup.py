@@ -101,7 +101,8 @@ class Warmer:
         duration_s = time.monotonic() - begin
         self._durations[query.name].add(duration_s * 1_000)
         self._proceed()
-        return pause_s(duration_s, self._durations, self._config.warm_queries_max)
+        queries = sum(kept.queries for kept in self._durations.values())
+        return pause_s(duration_s, queries, self._config.warm_queries_max)
 
     def _proceed(self) -> None:
         if self._waiting_for is not None:

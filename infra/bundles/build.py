@@ -18,6 +18,7 @@ from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model, Stream, Win
 from contracts.contract import Contract
 from edge_agent.core.payload import PayloadEncoder
 from infra.bundles.documents import read_contracts
+from infra.bundles.scoring import score_rows
 from infra.datasets import Manifest
 from infra.datasets.replay import write_atomically
 from infra.datasets.typed_rows import read_replay
@@ -50,7 +51,10 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
             continue
         rows = [read_replay(datasets_dir / e.path, contract, str(e.device)) for e in files]
         share = max(1, SAMPLE_ROWS_MAX // len(rows))
-        dictionaries.append(_dictionary(folder, contract, [part.slice(0, share) for part in rows]))
+        parts = [part.slice(0, share) for part in rows]
+        if contract.id == FILTERED:
+            parts = [_kept(part, model, folder) for part in parts]
+        dictionaries.append(_dictionary(folder, contract, parts))
     windows = Windows(WINDOWED_INTO, WINDOW_MS, model.inputs)
     bundle = Bundle(
         version=model.version,
@@ -74,9 +78,16 @@ def _dictionary(folder: Path, contract: Contract, parts: list[pa.Table]) -> Dict
     return Dictionary(number, contract.id, name, hashlib.sha256(trained).hexdigest())
 
 
+def _kept(rows: pa.Table, model: Model, folder: Path) -> pa.Table:
+    """Return the rows that a device would send, with the columns that it fills."""
+    scores = score_rows(rows, model, folder)
+    names = pa.repeat(f"{model.id}@{model.version}", rows.num_rows)
+    filled = rows.append_column("score", pa.array(scores)).append_column("model", names)
+    return filled.filter(pa.array(scores >= np.float32(model.threshold)))
+
+
 def _messages(contract: Contract, rows: pa.Table) -> list[bytes]:
     encoder = PayloadEncoder(contract)
-    unpack = zstandard.ZstdDecompressor()
     messages = []
     first = 0
     for turn in range(rows.num_rows):
@@ -85,8 +96,7 @@ def _messages(contract: Contract, rows: pa.Table) -> list[bytes]:
             break
         batch = rows.slice(first, size)
         columns = {name: _column(batch[name]) for name in batch.column_names if name not in ("origin", "seq")}
-        payload = encoder.encode(batch["seq"].to_numpy(), columns)
-        messages.append(unpack.decompress(payload.data, max_output_size=payload.raw_bytes))
+        messages.append(encoder.message(batch["seq"].to_numpy(), columns))
         first += size
     return messages
 

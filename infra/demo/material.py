@@ -55,7 +55,7 @@ def make_material_aside(folder: Path, fraction: float = 1.0) -> Material:
     Raises OperatorMustActError with what the process said.
     """
     command = ["nice", "-n", str(NICE), sys.executable, "-m", "infra.demo.material", str(folder), str(fraction)]
-    done = subprocess.run(command, cwd=repo_root(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=repo_root(), capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode != 0:
         raise OperatorMustActError(f"data sets and filter: exit code {done.returncode}: {done.stderr.strip()[-600:]}")
     return load_material(folder)
@@ -78,5 +78,13 @@ def _folders(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "datasets", folder / "model", folder / "bundle"
 
 
+def _give_way() -> None:
+    """Lower this session too: where the kernel shares the processor by session first, niceness counts within one."""
+    autogroup = Path("/proc/self/autogroup")
+    if autogroup.exists():
+        autogroup.write_text(str(NICE))
+
+
 if __name__ == "__main__":
+    _give_way()
     make_material(Path(sys.argv[1]), float(sys.argv[2]))

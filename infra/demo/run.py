@@ -3,8 +3,8 @@
 1. start       the stack starts while data sets, filter and bundle are made beside it.
 2. provision   contracts and dictionaries are published, the CRM is seeded, two rules are applied.
 3. flow        the fleet replays; freshness, decisions and the history endpoint are watched.
-4. faults      half-way an agent, the ingest process and the broker are killed with kill -9; a third rule is applied.
-5. queries     200 three-source queries while data still flows.
+4. queries     200 three-source queries while data still flows.
+5. faults      half-way an agent, the ingest process and the broker are killed with kill -9; a third rule is applied.
 6. drain       every agent ends when the lake's watermark covers its last event, and leaves its ledger.
 7. verdict     tables against files, row by row; ledgers; decisions against what was scripted.
 8. report      one page, the same as JSON, plots beside it. The stack is stopped.
@@ -33,6 +33,7 @@ from infra.demo.verdict import Verdict, judge
 from infra.demo.watch import (
     DecisionWatch,
     assets_of,
+    first_assets,
     queries_answered,
     replayed_time,
     three_source_query,
@@ -47,13 +48,14 @@ from infra.launcher.settings import StackSettings
 from infra.launcher.status import StackStatus, status_of
 from infra.provision import HELD_BACK_RULES, apply_rules, provision, shipped_rules
 
-FLOW_S: Final = 110.0  # s that every device needs for its file: freshness, faults and 200 queries fit into it
-FRESHNESS_FROM_S: Final = (
-    25.0  # s after the start of the fleet: 26 interpreters have started and Trino has warmed a bit
-)
+FLOW_S: Final = 120.0  # s that every device needs for its file: freshness, faults and 200 queries fit into it
+# Shares of the flow at which things begin: by 0.15 all interpreters of the fleet have started.
+FRESHNESS_FROM: Final = 0.15
+QUERIES_FROM: Final = 0.35
+FAULTS_AT: Final = 0.5
+HISTORY_ASSETS: Final = 200  # assets that the history endpoint is asked about, the first that the tablets send
 QUERIES: Final = 200
 QUERY_ASSETS: Final = 40  # assets, and so accounts, that the queries rotate over
-QUERIES_WITHIN_S: Final = 120.0
 DRAIN_WITHIN_S: Final = 120.0  # s after the flow; an agent that is not drained by then has lost something
 DECISIONS_WITHIN_S: Final = 30.0  # s after the drain until every scripted decision must be there
 VICTIM: Final = "press-07"
@@ -135,28 +137,23 @@ def _start(launcher: Launcher, folder: Path, fraction: float) -> tuple[Material,
 
 def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, flow_s: float) -> _Watched:
     settings = endpoints.settings()
-    assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
-    pause = threading.Event()
     with steps.step("flow"):
         decisions = DecisionWatch(endpoints).start()
         began_s = fleet.start()
         observers = {"memory": watch_memory(fleet).start()}
-        pause.wait(FRESHNESS_FROM_S)
-        observers["freshness"] = watch_freshness(endpoints, PROBED_TABLE, PROBED_ORIGIN).start()
-        observers["history"] = watch_history(endpoints, [f"A-{n:04d}" for n in range(1, 200)]).start()
-        pause.wait(max(0.0, began_s + flow_s / 2 - time.time()))
-        for name in ("freshness", "history"):
-            observers[name].stop()
+        _wait_until(began_s + flow_s * FRESHNESS_FROM)
+        observers |= _watch_freshness_and_history(endpoints, fleet, began_s + flow_s * QUERIES_FROM)
+        queries_before = queries_answered(endpoints)
+        clicks = [member.file for member in fleet.members if member.contract == "clicks"]
+        query = three_source_query(endpoints, replayed_time(clicks, began_s, flow_s))
+        assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
+        observers["federated"] = watch_queries(query, assets, QUERIES).start()
+        _wait_until(began_s + flow_s * FAULTS_AT)
         status = status_of(settings)
         faults_at_s = _kill(settings, fleet, steps, began_s)
         apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[name] for name in HELD_BACK_RULES])
-        queries_before = queries_answered(endpoints)
-        clicks = [member.file for member in fleet.members if member.contract == "clicks"]
-        run_query = three_source_query(endpoints, replayed_time(clicks, began_s, flow_s))
-        observers["federated"] = watch_queries(run_query, assets, QUERIES).start()
-        observers["federated"].wait(QUERIES_WITHIN_S)
+        observers["federated"].wait(max(1.0, began_s + flow_s - time.time()))
         observers["federated"].stop()
-        steps.tell(f"    flow: {flow_s - (time.time() - began_s):.0f} s of data left when the queries were done")
     with steps.step("drain"):
         ledgers = fleet.ledgers(max(1.0, began_s + flow_s - time.time()) + DRAIN_WITHIN_S)
         observers["memory"].stop()
@@ -165,6 +162,22 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
         decisions.stop()
     missing, wrong = judge_decisions(expected, [decision for decision, _ in decisions.received])
     return _Watched(ledgers, observers, decisions, missing, wrong, faults_at_s, began_s, queries_before, status)
+
+
+def _watch_freshness_and_history(endpoints: Endpoints, fleet: Fleet, until_s: float) -> dict[str, Observer]:
+    tablets = [member.file for member in fleet.members if member.contract == "service_history"]
+    observers = {
+        "freshness": watch_freshness(endpoints, PROBED_TABLE, PROBED_ORIGIN).start(),
+        "history": watch_history(endpoints, first_assets(tablets, HISTORY_ASSETS)).start(),
+    }
+    _wait_until(until_s)
+    for observer in observers.values():
+        observer.stop()
+    return observers
+
+
+def _wait_until(moment_s: float) -> None:
+    threading.Event().wait(max(0.0, moment_s - time.time()))
 
 
 def _kill(settings: StackSettings, fleet: Fleet, steps: Steps, began_s: float) -> dict[str, float]:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Model
+from infra.bundles.scoring import score_rows
 from infra.datasets.typed_rows import FILLED_BY_DEVICE, read_replay
 from infra.demo.reconcile import Comparison, compare
 from infra.demo.tables import LakeReader
@@ -49,14 +49,8 @@ class Verdict(Struct, frozen=True):
 
 
 def kept_by_filter(rows: pa.Table, model: Model, folder: Path) -> NDArray[np.bool_]:
-    """Score rows as a device does, in chunks of constant shape, and say which the filter keeps."""
-    session = onnxruntime.InferenceSession(folder / model.file, providers=["CPUExecutionProvider"])
-    values = np.column_stack([rows[name].to_numpy() for name in model.inputs]).astype(np.float32)
-    padded = np.zeros((-(-len(values) // model.chunk_rows) * model.chunk_rows, len(model.inputs)), np.float32)
-    padded[: len(values)] = values
-    chunks = padded.reshape(-1, model.chunk_rows, len(model.inputs))
-    scores = np.concatenate([np.ravel(session.run(["score"], {"rows": chunk})[0]) for chunk in chunks])
-    kept: NDArray[np.bool_] = scores[: len(values)] >= np.float32(model.threshold)
+    """Say which rows the filter keeps."""
+    kept: NDArray[np.bool_] = score_rows(rows, model, folder) >= np.float32(model.threshold)
     return kept
 
 

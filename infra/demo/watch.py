@@ -148,6 +148,15 @@ def _first_and_last(path: Path) -> tuple[datetime, datetime]:
     return first, last
 
 
+def first_assets(files: Sequence[Path], limit: int) -> list[str]:
+    """Return the first distinct assets of replay files."""
+    found: dict[str, None] = {}
+    for path in files:
+        with path.open("rb") as lines:
+            found |= {msgspec.json.decode(line)["asset_id"]: None for line in itertools.islice(lines, limit)}
+    return list(found)[:limit]
+
+
 def assets_of(crm_dir: Path, limit: int) -> list[tuple[str, str]]:
     """Return the first (asset, account) pairs of the CRM's seed."""
     with (crm_dir / "assets.csv").open(encoding="utf-8", newline="") as lines:

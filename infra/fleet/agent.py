@@ -47,6 +47,7 @@ def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
         raise OperatorMustActError(f"{replay.file}: expected a file of events (JSON lines or CSV), found none")
     certificate = issue_device_certificate(endpoints.settings(), replay.device)
     home = home_of(endpoints, replay)
+    _refuse_beside_unfinished(home, replay.device)
     config = AgentConfig(
         device=replay.device,
         shard=SHARD,
@@ -78,6 +79,24 @@ def home_of(endpoints: Endpoints, replay: Replay) -> Path:
     return Path(endpoints.state_dir) / "devices" / replay.device / digest.hexdigest()[:12]
 
 
+def _refuse_beside_unfinished(home: Path, device: str) -> None:
+    """Raise OperatorMustActError when another spool of the device holds what the lake has not committed.
+
+    A newer epoch ends the older one's receipts: that spool could never drain again.
+    """
+    for other in sorted(home.parent.glob("*")):
+        if other == home or not (other / "spool").exists():
+            continue
+        status = other / "status.json"
+        streams = msgspec.json.decode(status.read_bytes())["streams"] if status.exists() else None
+        if streams is None or any(stream["observed"] != stream["committed_upto"] for stream in streams.values()):
+            file = msgspec.json.decode((other / "agent.json").read_bytes(), type=AgentConfig).source.file
+            raise OperatorMustActError(
+                f"device {device!r}: its replay of {file} is not drained: run that one to its end first, "
+                f"replay this file under another --device, or delete {other}"
+            )
+
+
 class AgentProcess:
     """A running agent. Its standard output, the ledger, goes to `ledger.json` beside its configuration."""
 
@@ -96,7 +115,9 @@ class AgentProcess:
                 stdout=ledger,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the command, which then stops its agents in order
+                # A group of its own: Ctrl-C reaches the command, which then stops its agents in order. Not a session:
+                # where the kernel shares the processor by session, each agent would weigh as much as the whole stack.
+                process_group=0,
             )
 
     @property

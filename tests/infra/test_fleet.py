@@ -1,0 +1,66 @@
+"""A device has one unfinished replay at a time."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.errors import OperatorMustActError
+from infra.fleet.agent import Replay, home_of, prepare
+from infra.launcher.certificates import ensure_certificates
+from infra.launcher.endpoints import Endpoints, endpoints_of
+from infra.launcher.model import Context
+from infra.launcher.secrets import load_secrets
+from infra.launcher.settings import StackSettings
+
+
+@pytest.fixture
+def endpoints(tmp_path: Path) -> Endpoints:
+    settings = StackSettings(state_dir=tmp_path / "state")
+    ensure_certificates(settings)
+    return endpoints_of(Context(settings, load_secrets(settings)))
+
+
+def _replay(folder: Path, name: str) -> Replay:
+    file = folder / f"{name}.jsonl"
+    file.write_text('{"customer_id": "C-1"}\n' * len(name))
+    return Replay("press-01", "purchases", file)
+
+
+def _leave(endpoints: Endpoints, replay: Replay, committed: int | None) -> None:
+    home = home_of(endpoints, replay)
+    (home / "spool").mkdir()
+    if committed is not None:
+        streams = {"purchases": {"observed": 10, "committed_upto": committed}}
+        (home / "status.json").write_bytes(msgspec.json.encode({"streams": streams}))
+
+
+def test_the_same_replay_goes_on_where_it_stopped(endpoints: Endpoints, tmp_path: Path) -> None:
+    first = _replay(tmp_path, "a")
+    config = prepare(endpoints, tmp_path, first)
+    _leave(endpoints, first, committed=3)
+    assert prepare(endpoints, tmp_path, first) == config
+
+
+@pytest.mark.parametrize("committed", [3, None])
+def test_another_file_is_refused_while_the_first_is_not_drained(
+    endpoints: Endpoints, tmp_path: Path, committed: int | None
+) -> None:
+    first = _replay(tmp_path, "a")
+    prepare(endpoints, tmp_path, first)
+    _leave(endpoints, first, committed)
+    with pytest.raises(OperatorMustActError, match=r"a\.jsonl is not drained"):
+        prepare(endpoints, tmp_path, _replay(tmp_path, "bb"))
+
+
+def test_another_file_follows_a_drained_one(endpoints: Endpoints, tmp_path: Path) -> None:
+    first = _replay(tmp_path, "a")
+    before = prepare(endpoints, tmp_path, first)
+    _leave(endpoints, first, committed=10)
+    assert prepare(endpoints, tmp_path, _replay(tmp_path, "bb")) != before
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "设备", "x" * 65])
+def test_a_name_that_no_topic_can_carry_is_refused(endpoints: Endpoints, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OperatorMustActError, match="expected up to 64"):
+        prepare(endpoints, tmp_path, Replay(name, "purchases", tmp_path / "none"))
