@@ -2,8 +2,8 @@
 
 1. cold    `make demo` in a fresh clone with empty caches; its report gives what is lost, doubled, kept, sent.
 2. warm    `make demo` in the same clone again.
-3. steady  a stack of its own: four collectors replay purchases and clicks, together 1,000 events/s; after the warm-up the probe
-           publishes on schedule, and the three-source query and the history endpoint are asked meanwhile.
+3. steady  a stack of its own: four collectors replay purchases and clicks, together 1,000 events/s; after the warm-up
+           the probe publishes on schedule, and the three-source query and the history endpoint are asked meanwhile.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Render `docs/reference.md` from the code: tables and columns, configuration keys, commands and their options, topics.
+"""Render `docs/reference.md` from the code, and the README's figures from the newest benchmark result.
 
-`python -m infra.reference` writes the file; a test compares it with what this module renders.
+`python -m infra.reference` writes both; a test compares them with what this module renders.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,10 +19,13 @@ from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
 from infra.bundles.documents import read_contracts
 from infra.cli.main import build
+from infra.demo.figures import REACH, reached
 from infra.launcher.settings import PORT_BASE_VARIABLE, PORT_OFFSETS, STATE_DIR_VARIABLE
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
 
+FIGURES_BEGIN: Final = "<!-- figures -->"
+FIGURES_END: Final = "<!-- /figures -->"
 CONFIGS: Final[dict[str, type[Struct]]] = {
     "edge_agent": AgentConfig,
     "gateway": GatewayConfig,
@@ -131,5 +134,29 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def readme_file() -> Path:
+    """Return where the README lies."""
+    return repo_root() / "README.md"
+
+
+def with_figures(readme: str) -> str:
+    """Return the README with the figures of `benchmarks/results/spine.json` between its two marks."""
+    result = repo_root() / "benchmarks" / "results" / "spine.json"
+    before, _, rest = readme.partition(FIGURES_BEGIN)
+    _, _, after = rest.partition(FIGURES_END)
+    shown = ""
+    if result.exists():
+        measured = msgspec.json.decode(result.read_bytes())
+        rows = []
+        for key, value in measured["figures"].items():
+            aim = REACH.get(key)
+            verdict = {True: "yes", False: "**no**", None: ""}[reached(key, value) if key in REACH else None]
+            rows.append((f"`{key}`", f"{value:,}", f"{aim[0]} {aim[1]:g}" if aim else "", verdict))
+        when = f"Commit `{measured['commit']}`, {measured['when'][:10]}, {measured['machine']}."
+        shown = _table(("figure", "measured", "aim", "reached"), rows) + f"\n\n{when}\n"
+    return f"{before}{FIGURES_BEGIN}\n{shown}{FIGURES_END}{after}"
+
+
 if __name__ == "__main__":
     reference_file().write_text(render(), encoding="utf-8")
+    readme_file().write_text(with_figures(readme_file().read_text(encoding="utf-8")), encoding="utf-8")

@@ -21,6 +21,10 @@ def test_the_reference_is_what_the_code_renders() -> None:
     assert written == reference.render(), "write it again: python -m infra.reference"
 
 
+def test_the_readme_shows_the_figures_of_the_newest_result() -> None:
+    assert reference.with_figures(README) == README, "write them again: python -m infra.reference"
+
+
 def test_the_readme_names_every_command_and_no_other() -> None:
     named = set(re.findall(r"`fieldlake ([a-z]+)", README))
     assert named == {path.split()[1] for path in _commands()}
