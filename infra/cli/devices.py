@@ -33,11 +33,13 @@ def replay(
     import msgspec
 
     from infra.bundles.store import ensure_bundle
-    from infra.fleet.agent import AgentProcess, Replay, prepare
+    from infra.fleet.agent import AgentProcess, Replay, check, prepare
 
     endpoints = endpoints_for(state_dir, port_base)
+    wanted = Replay(device, contract, file, rate)
+    check(wanted)  # before the bundle, which may take half a minute to make
     bundle_dir = ensure_bundle(endpoints, progress=_tell)
-    agent = AgentProcess(prepare(endpoints, bundle_dir, Replay(device, contract, file, rate)))
+    agent = AgentProcess(prepare(endpoints, bundle_dir, wanted))
     agent.start()
     try:
         ledger = agent.wait(timeout_s=None)

@@ -33,18 +33,23 @@ class Replay(Struct, frozen=True):
     flush_interval_ms: int = 200
 
 
-def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
-    """Write the agent's configuration and return its path.
-
-    The spool belongs to device and file: the same replay goes on where it stopped, another file begins a new epoch.
-    Raises OperatorMustActError when the device's name or the file cannot be used.
-    """
+def check(replay: Replay) -> None:
+    """Raise OperatorMustActError when the device's name or the file cannot be used."""
     if not is_origin(replay.device):
         raise OperatorMustActError(
             f"device {replay.device!r}: expected up to 64 of ASCII letters, digits, '-', '_', '.'"
         )
     if not replay.file.is_file():
         raise OperatorMustActError(f"{replay.file}: expected a file of events (JSON lines or CSV), found none")
+
+
+def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
+    """Write the agent's configuration and return its path.
+
+    The spool belongs to device and file: the same replay goes on where it stopped, another file begins a new epoch.
+    Raises OperatorMustActError when the device's name or the file cannot be used.
+    """
+    check(replay)
     certificate = issue_device_certificate(endpoints.settings(), replay.device)
     home = home_of(endpoints, replay)
     _refuse_beside_unfinished(home, replay.device)
