@@ -26,6 +26,10 @@ from lakehouse.watermarks import watermarks
 IDLE_WAIT_S: Final = 0.25  # seconds; how late a stop is noticed when nothing arrives
 # Seconds from the first message of a quiet log to its round: batches of one event come from several origins within it.
 LINGER_S: Final = 0.02
+# Share of the time that rounds may take: on a busy machine they come less often instead of taking everybody's
+# processor, and a larger round costs hardly more than a small one.
+BUSY_SHARE_MAX: Final = 0.5
+APART_MAX_S: Final = 1.0  # seconds; however busy, a row waits no longer than this for its round to begin
 CHUNK_MESSAGES: Final = 256  # messages of one poll; 256 of the largest are 32 MB
 ROUND_MESSAGES_MAX: Final = 20_000  # messages; bounds the planning time of a backlog's round to about a second
 # Bytes once decompressed; decode, checks and the writer hold about four copies: 0.5 GB at most.
@@ -61,6 +65,7 @@ class Ingest:
         self._logs: dict[str, str] = {}
         self._carried: deque[Message] = deque()
         self._round_began_s = float("-inf")
+        self._round_s = 0.0
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Work until stopped. An outage of log, store or catalog is waited out; `ready` says whether there is none.
@@ -127,6 +132,7 @@ class Ingest:
             opened.snapshot_id = snapshots[change.contract]
         send_receipts(self._owed(round_), round_, self._log, self._fault)
         self._positions = round_.ends
+        self._round_s = self._clock.monotonic_s() - planned_s
         self._count(round_, len(messages), planned_s, commit_s)
         return True
 
@@ -139,14 +145,16 @@ class Ingest:
     def _gather(self) -> list[Message]:
         """Collect what is committed together.
 
-        Rounds start at least a commit interval apart, which bounds the number of snapshots; after a quiet time the
-        first message waits only for its immediate neighbours.
+        Rounds start at least a commit interval apart, which bounds the number of snapshots, and so far apart that they
+        take at most BUSY_SHARE_MAX of the time; after a quiet time the first message waits only for its immediate
+        neighbours.
         """
         if not self._carried:
             self._carried.extend(self._poll(1, IDLE_WAIT_S))
             if not self._carried:
                 return []
-        due_s = max(self._clock.monotonic_s() + LINGER_S, self._round_began_s + self._interval_s)
+        apart_s = max(self._interval_s, min(APART_MAX_S, self._round_s / BUSY_SHARE_MAX))
+        due_s = max(self._clock.monotonic_s() + LINGER_S, self._round_began_s + apart_s)
         gathered: list[Message] = []
         raw_bytes = 0
         drained = False
