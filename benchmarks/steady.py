@@ -101,7 +101,7 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         "warm_up_s": warm_up_s,
         "queries_before": before,
         "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms; from the "
-        "scheduled send to the end of the first SELECT that shows it, polled back to back",
+        "scheduled send to the end of the first SELECT that shows it, polled 100 ms apart",
         "decision": "the same batches, each completes a rule; from the scheduled send to receipt by a reader",
         "probe_behind_schedule_ms_max": round(probe.behind_ms_max, 1),
         "probe_batches": PROBE_BATCHES,
