@@ -66,7 +66,7 @@ def measure_steady(tell: Callable[[str], None], warm_up_s: float = WARM_UP_S) ->
 
 def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], None], warm_up_s: float) -> Steady:
     measure_s = PROBE_BATCHES * PROBE_INTERVAL_MS / 1_000 + QUERIES_WITHIN_S
-    fleet = Fleet(endpoints, material.bundle_dir, _members(endpoints, material, warm_up_s + 2 * measure_s), flow_s=1.0)
+    fleet = Fleet(endpoints, material.bundle_dir, _members(endpoints, material, warm_up_s + 2 * measure_s))
     decisions = DecisionWatch(endpoints)
     try:
         fleet.start()
@@ -133,7 +133,7 @@ def _members(endpoints: Endpoints, material: Material, seconds: float) -> list[M
         file = state_dir / f"{contract}-repeated.jsonl"
         file.write_bytes(text * times)
         # A member's rate is its rows over the flow's seconds: with a second's rows, over a flow of one second.
-        members += [Member(f"bench-{contract}-{n}", contract, file, RATE_EVENTS_PER_S) for n in (1, 2)]
+        members += [Member(f"bench-{contract}-{n}", contract, file, RATE_EVENTS_PER_S, 1.0) for n in (1, 2)]
     return members
 
 

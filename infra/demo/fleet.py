@@ -1,6 +1,7 @@
 """The demo's devices: started side by side, one killed and started again, all waited for."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -19,18 +20,19 @@ FLUSH_INTERVAL_DEFAULT_MS: Final = 200
 
 
 class Member(Struct, frozen=True):
-    """One device and the file it replays."""
+    """One device, the file it replays, and how many seconds it shall need for that."""
 
     device: str
     contract: str
     file: Path
     rows: int
+    flow_s: float
 
 
 class Fleet:
-    """All agents of a run; `flow_s` is how long each shall need for its file."""
+    """All agents of a run."""
 
-    def __init__(self, endpoints: Endpoints, bundle_dir: Path, members: list[Member], flow_s: float) -> None:
+    def __init__(self, endpoints: Endpoints, bundle_dir: Path, members: list[Member]) -> None:
         self.members = members
         self.agents = {
             member.device: AgentProcess(
@@ -41,7 +43,7 @@ class Fleet:
                         member.device,
                         member.contract,
                         member.file,
-                        max(1.0, member.rows / flow_s),
+                        max(1.0, member.rows / member.flow_s),
                         FLUSH_INTERVAL_MS.get(member.contract, FLUSH_INTERVAL_DEFAULT_MS),
                     ),
                 )
@@ -50,10 +52,11 @@ class Fleet:
         }
         self.pss_mb: dict[str, float] = {}
 
-    def start(self) -> float:
-        """Start every agent; return the Unix time in s."""
-        for agent in self.agents.values():
-            agent.start()
+    def start(self, wanted: Callable[[Member], bool] = lambda _: True) -> float:
+        """Start every agent, or those that are wanted; return the Unix time in s."""
+        for member in self.members:
+            if wanted(member):
+                self.agents[member.device].start()
         return time.time()
 
     def kill_and_restart(self, device: str) -> None:
@@ -79,10 +82,10 @@ class Fleet:
             list(pool.map(lambda agent: agent.terminate(STOP_WITHIN_S), self.agents.values()))
 
 
-def members_of(manifest: Manifest, folder: Path) -> list[Member]:
-    """Return the devices that a manifest names, in its order."""
+def members_of(manifest: Manifest, folder: Path, flow_s: Callable[[str], float]) -> list[Member]:
+    """Return the devices that a manifest names, in its order; `flow_s` says how long those of a contract need."""
     return [
-        Member(entry.device, entry.contract, folder / entry.path, entry.rows)
+        Member(entry.device, entry.contract, folder / entry.path, entry.rows, flow_s(entry.contract))
         for entry in manifest.files
         if entry.role == "replay" and entry.device is not None and entry.contract is not None
     ]

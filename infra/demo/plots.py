@@ -15,7 +15,12 @@ SIZE_INCHES: Final = (9.0, 4.5)
 
 
 def distributions(path: Path, title: str, series: Mapping[str, Sequence[float]], aims_ms: Mapping[str, float]) -> None:
-    """Draw each series of latencies (ms) as a cumulative distribution, its aim as a dashed line in its colour."""
+    """Draw each series of latencies (ms) as a cumulative distribution, its aim as a dashed line in its colour.
+
+    Nothing is drawn without a series.
+    """
+    if not series:
+        return
     figure, axes = plt.subplots(figsize=SIZE_INCHES)
     for name, samples in series.items():
         ordered = sorted(samples)
@@ -41,7 +46,9 @@ def bars(path: Path, title: str, unit: str, values: Mapping[str, float]) -> None
 
 
 def timeline(path: Path, title: str, points: Sequence[tuple[float, float]], marks: Mapping[str, float]) -> None:
-    """Draw latency (ms) over the run's time (s), with a labelled line at each moment in `marks`."""
+    """Draw latency (ms) over the run's time (s), with a labelled line at each moment in `marks`, if any."""
+    if not points:  # a logarithmic axis cannot be drawn over nothing
+        return
     figure, axes = plt.subplots(figsize=SIZE_INCHES)
     axes.scatter([at for at, _ in points], [value for _, value in points], s=6, alpha=0.6)
     for name, at in marks.items():

@@ -19,7 +19,7 @@ from infra.demo.tables import LakeReader
 from infra.fleet.agent import AgentProcess, Replay, prepare
 from infra.launcher.endpoints import Endpoints
 from tests.e2e.raw_device import RawDevice
-from tests.e2e.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

@@ -20,7 +20,7 @@ from infra.fleet.agent import AgentProcess, Replay, prepare
 from infra.launcher.endpoints import Endpoints
 from infra.provision import HELD_BACK_RULES
 from infra.setup.paths import lake_env, repo_root
-from tests.e2e.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -47,7 +47,7 @@ def fieldlake(endpoints: Endpoints, *words: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def members(material: Material) -> list[Member]:
-    found = members_of(material.manifest, material.datasets_dir)
+    found = members_of(material.manifest, material.datasets_dir, lambda _contract: 1.0)
     contracts = sorted({member.contract for member in found})
     return [m for name in contracts for m in [m for m in found if m.contract == name][:PER_CONTRACT]]
 

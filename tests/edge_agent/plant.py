@@ -10,11 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import pyarrow as pa
 import yaml
@@ -33,10 +32,10 @@ from contracts.contract import Contract, FieldType, fingerprint
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument, Watermark
 from edge_agent.environment import AGENT_ENVIRONMENT
+from tests.waiting import DEADLINE_S, eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
-DEADLINE_S: Final = 60.0  # s; everything here takes at most a few, the rest is room for a busy machine
 SENSORS: Final = tuple(f"f{number}" for number in range(1, 10))
 WINDOW_MS: Final = 10_000
 _ARROW: Final = {
@@ -47,19 +46,7 @@ _ARROW: Final = {
     FieldType.DOUBLE: pa.float64(),
     FieldType.BOOLEAN: pa.bool_(),
 }
-Found = TypeVar("Found")
 Json = dict[str, Any]
-
-
-def eventually(probe: Callable[[], Found | None], what: str, deadline_s: float = DEADLINE_S) -> Found:
-    """Return the probe's first result that is neither None nor False; fail when the deadline passes."""
-    until, pause = monotonic() + deadline_s, threading.Event()
-    while monotonic() < until:
-        found = probe()
-        if found is not None and found is not False:
-            return found
-        pause.wait(0.02)
-    raise AssertionError(f"not within {deadline_s:.0f} s: {what}")
 
 
 def contract(name: str) -> Contract:

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from contracts.watermark import AckDocument, Watermark
-from tests.edge_agent.plant import AgentProcess, Broker, Lake, LakeClient, eventually, lines_of, reading
+from tests.edge_agent.plant import AgentProcess, Broker, Lake, LakeClient, lines_of, reading
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

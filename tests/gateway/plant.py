@@ -2,15 +2,11 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
@@ -21,135 +17,26 @@ from contracts import topics, watermark
 from contracts.watermark import Watermark
 from gateway import status
 from gateway.status import GatewayStatus
-from infra.launcher.accounts import is_root
 from infra.launcher.certificates import GATEWAY_NAME, ensure_certificates, issue_device_certificate
-from infra.launcher.errors import NotReadyError
-from infra.launcher.files import write_file
-from infra.launcher.model import Context, Part
+from infra.launcher.model import Context
 from infra.launcher.parts import kafka, mosquitto
 from infra.launcher.ports import free_port_base
 from infra.launcher.secrets import load_secrets
 from infra.launcher.settings import HOST, StackSettings
-from infra.setup.paths import repo_root
-
-DEADLINE_S: Final = 120.0  # seconds; everything here takes a few, the rest is room for a busy machine
-PROBE_EVERY_S: Final = 0.02
-
-Found = TypeVar("Found")
+from tests.processes import Daemon, OwnProcess
+from tests.waiting import DEADLINE_S, PROBE_EVERY_S, eventually
 
 
-def eventually(probe: Callable[[], Found | None], what: str, deadline_s: float = DEADLINE_S) -> Found:
-    """Return the probe's first result that is neither None nor False; fail when the deadline passes."""
-    until, pause = monotonic() + deadline_s, threading.Event()
-    while monotonic() < until:
-        found = probe()
-        if found is not None and found is not False:
-            return found
-        pause.wait(PROBE_EVERY_S)
-    raise AssertionError(f"not within {deadline_s:.0f} s: {what}")
-
-
-class Daemon:
-    """One part of the stack as a process of ours."""
-
-    def __init__(self, part: Part, context: Context) -> None:
-        self.part, self._context = part, context
-        self._process: subprocess.Popen[bytes] | None = None
-        for file in part.files:
-            write_file(file.path, file.text.encode())
-        for folder in part.owned:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def start(self) -> None:
-        """Start it and wait until it does its work."""
-        self.part.prepare(self._context)
-        log = self._context.settings.logs_dir / f"{self.part.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        user = self.part.user if is_root() else None
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                self.part.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, user=user
-            )
-        eventually(self._is_ready, f"{self.part.name} is ready, log {log}")
-        self.part.provision(self._context)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """End it whatever its state."""
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-
-    def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"{self.part.name} ended with {self._process.returncode}"
-        try:
-            self.part.probe(self._context)
-        except NotReadyError:
-            return False
-        return True
-
-
-class GatewayProcess:
-    """One gateway as the launcher would start it."""
+class GatewayProcess(OwnProcess[GatewayStatus]):
+    """One gateway."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.config_file = folder / "gateway.json"
-        self.log_file = folder / "gateway.log"
-        self.ready_file = folder / "gateway.json.ready"
-        self.config_file.write_text(json.dumps(config))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, until_ready: bool = True) -> None:
-        """Start it and, unless told otherwise, wait for its ready file."""
-        with self.log_file.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "gateway", "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=repo_root(),
-            )  # fmt: skip
-        if until_ready:
-            eventually(self._is_ready, f"gateway is ready, log {self.log_file}")
-
-    def kill(self) -> None:
-        """End it with kill -9."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        if self._process is None:
-            return 0
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=DEADLINE_S)
+        super().__init__("gateway", folder, json.dumps(config).encode(), status.decode)
 
     def status(self) -> GatewayStatus | None:
-        """Return the newest status of this process, None before its first."""
-        path = self.config_file.with_name("gateway.json.status.json")
-        assert self._process is not None
-        if not path.exists():
-            return None
-        found = status.decode(path.read_bytes())
-        return found if found.pid == self._process.pid else None
-
-    def await_status(self, condition: Callable[[GatewayStatus], bool], what: str) -> GatewayStatus:
-        """Wait until the status satisfies a condition and return it."""
-
-        def probe() -> GatewayStatus | None:
-            found = self.status()
-            return found if found is not None and condition(found) else None
-
-        return eventually(probe, f"{what}; last status {self.status()}")
-
-    def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log_file.read_text()
-        return self.ready_file.exists() and self.ready_file.read_text() == f"{self._process.pid}\n"
+        """Return the newest status of this process; one that an earlier process left is passed over."""
+        found = super().status()
+        return found if found is not None and found.pid == self.pid else None
 
 
 class Device:

@@ -9,7 +9,8 @@ from contracts import dead, microbatch, topics, watermark
 from contracts.microbatch import HEADER_BYTES, Header
 from contracts.watermark import AckDocument, Watermark
 from gateway.core.receipts import IN_FLIGHT_BYTES_MAX
-from tests.gateway.plant import Device, GatewayProcess, Plant, eventually
+from tests.gateway.plant import Device, GatewayProcess, Plant
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

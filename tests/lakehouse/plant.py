@@ -1,9 +1,6 @@
 """A log, a database and two stores of one's own, so that tests may kill them and the processes over them."""
 
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -19,10 +16,10 @@ from infra.launcher.parts import kafka, postgres, services, store_a, store_b
 from infra.launcher.ports import free_port_base
 from infra.launcher.secrets import load_secrets
 from infra.launcher.settings import StackSettings
-from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
 from lakehouse.status import IngestStatus
-from tests.gateway.plant import DEADLINE_S, Daemon, eventually
+from tests.processes import Daemon, OwnProcess
+from tests.waiting import DEADLINE_S
 
 POLL_S: Final = 0.05
 
@@ -87,52 +84,8 @@ class Plant:
             daemon.stop()
 
 
-class Service:
-    """One of our processes as the launcher would start it."""
+class Service(OwnProcess[IngestStatus]):
+    """The ingest or the maintenance process."""
 
     def __init__(self, module: str, folder: Path, config: LakeConfig) -> None:
-        self.module = module
-        self.config_file = folder / f"{module}.json"
-        self.log_file = folder / f"{module}.log"
-        self.ready_file = folder / f"{module}.json.ready"
-        self.config_file.write_bytes(msgspec.json.encode(config))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, until_ready: bool = True) -> None:
-        with self.log_file.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", self.module, "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=repo_root(),
-            )  # fmt: skip
-        if until_ready:
-            eventually(self._is_ready, f"{self.module} is ready, log {self.log_file}")
-
-    def kill(self) -> None:
-        """End it with kill -9."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        if self._process is None:
-            return 0
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=DEADLINE_S)
-
-    def status(self) -> IngestStatus | None:
-        path = self.config_file.with_name(f"{self.module}.json.status.json")
-        return msgspec.json.decode(path.read_bytes(), type=IngestStatus) if path.exists() else None
-
-    def await_status(self, condition: Callable[[IngestStatus], bool], what: str) -> IngestStatus:
-        def probe() -> IngestStatus | None:
-            found = self.status()
-            return found if found is not None and condition(found) else None
-
-        return eventually(probe, f"{what}; last status {self.status()}")
-
-    def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log_file.read_text()
-        return self.ready_file.exists() and self.ready_file.read_text() == f"{self._process.pid}\n"
+        super().__init__(module, folder, msgspec.json.encode(config), msgspec.json.Decoder(IngestStatus).decode)

@@ -3,10 +3,10 @@
 import pytest
 
 from contracts.topics import DEAD
-from tests.gateway.plant import eventually
 from tests.lakehouse import judge
 from tests.lakehouse.frames import CONTRACTS, clicks, frame, telemetry
 from tests.lakehouse.plant import Plant, Service
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
 
-DEADLINE_S: Final = 90.0  # s; everything takes a few, the rest is room for a busy machine
-PROBE_EVERY_S: Final = 0.1
+DEADLINE_S: Final = 120.0  # s; everything takes a few, the rest is room for a busy machine
+PROBE_EVERY_S: Final = 0.02
 
 Found = TypeVar("Found")
 
