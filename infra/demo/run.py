@@ -59,6 +59,9 @@ FRESHNESS_FROM: Final = 0.35
 QUERIES_FROM: Final = 0.5
 FAULTS_AT: Final = 0.52
 MACHINES: Final = "telemetry"
+# Shares of the flow that their files last: what is left is for the start of their interpreters, side by side.
+COLLECTORS_FLOW: Final = 0.9
+MACHINES_FLOW: Final = 0.55
 HISTORY_ASSETS: Final = 200  # assets that the history endpoint is asked about, the first that the tablets send
 QUERIES: Final = 200
 QUERY_ASSETS: Final = 40  # assets, and so accounts, that the queries rotate over
@@ -110,7 +113,7 @@ def run(settings: StackSettings, tell: Callable[[str], None], fraction: float = 
         members = members_of(
             material.manifest,
             material.datasets_dir,
-            lambda contract: flow_s * (1 - MACHINES_FROM) if contract == MACHINES else flow_s,
+            lambda contract: flow_s * (MACHINES_FLOW if contract == MACHINES else COLLECTORS_FLOW),
         )
         fleet = Fleet(endpoints, material.bundle_dir, members)
         watched = _flow(endpoints, fleet, steps, material, flow_s)
