@@ -30,7 +30,7 @@ def distributions(path: Path, title: str, series: Mapping[str, Sequence[float]],
             axes.axvline(aims_ms[name], color=line.get_color(), linestyle="--", linewidth=0.8)
     axes.set(title=title, xlabel="ms (dashed: aim)", ylabel="% at most", xscale="log")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     _save(figure, path)
 
 
