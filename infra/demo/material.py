@@ -17,6 +17,7 @@ from onnx_models.card import ModelCard
 from onnx_models.factory import CARD_JSON_FILE, build_filter, write_filter
 
 NICE: Final = 19
+LOG_TAIL_CHARS: Final = 600  # of its output, quoted when it failed
 
 
 class Material(Struct, frozen=True):
@@ -49,16 +50,36 @@ def make_material(folder: Path, fraction: float = 1.0) -> Material:
     return load_material(folder)
 
 
-def make_material_aside(folder: Path, fraction: float = 1.0) -> Material:
-    """Like `make_material`, in a process of the lowest priority: a stack that starts meanwhile goes first.
+class MaterialProcess:
+    """`make_material` in a process of the lowest priority: a stack that starts meanwhile goes first."""
 
-    Raises OperatorMustActError with what the process said.
-    """
-    command = ["nice", "-n", str(NICE), sys.executable, "-m", "infra.demo.material", str(folder), str(fraction)]
-    done = subprocess.run(command, cwd=repo_root(), capture_output=True, text=True, check=False, start_new_session=True)
-    if done.returncode != 0:
-        raise OperatorMustActError(f"data sets and filter: exit code {done.returncode}: {done.stderr.strip()[-600:]}")
-    return load_material(folder)
+    def __init__(self, folder: Path, fraction: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._log = folder / "material.log"
+        command = ["nice", "-n", str(NICE), sys.executable, "-m", "infra.demo.material", str(folder), str(fraction)]
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=repo_root(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def finish(self) -> Material:
+        """Wait for it; raises OperatorMustActError with what the process said when it failed."""
+        code = self._process.wait()
+        if code != 0:
+            said = self._log.read_text(errors="replace").strip()[-LOG_TAIL_CHARS:]
+            raise OperatorMustActError(f"data sets and filter: exit code {code}: {said}")
+        return load_material(self._folder)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
 
 
 def load_material(folder: Path) -> Material:

@@ -14,7 +14,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,7 @@ from contracts.decisions import Decision
 from contracts.errors import OperatorMustActError
 from infra.demo.decisions import expected_decisions, judge_decisions
 from infra.demo.fleet import Fleet, Member, members_of
-from infra.demo.material import Material, make_material_aside
+from infra.demo.material import Material, MaterialProcess
 from infra.demo.observers import Observer
 from infra.demo.progress import Steps
 from infra.demo.tables import LakeReader
@@ -140,12 +139,15 @@ class _Watched(Struct, frozen=True):
 
 
 def _start(launcher: Launcher, folder: Path, fraction: float) -> tuple[Material, float]:
-    began = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        making: Future[Material] = pool.submit(make_material_aside, folder, fraction)
+    making = MaterialProcess(folder, fraction)
+    try:
+        began = time.monotonic()
         launcher.up()
         seconds = time.monotonic() - began
-        return making.result(), round(seconds, 1)
+        return making.finish(), round(seconds, 1)
+    except BaseException:
+        making.kill()
+        raise
 
 
 def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, flow_s: float) -> _Watched:
