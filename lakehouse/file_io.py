@@ -1,6 +1,7 @@
 """File access for tables, tuned for many small files."""
 
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Self
 
 from pyarrow.fs import FileSystem, S3FileSystem
 from pyiceberg.io import (
@@ -8,11 +9,66 @@ from pyiceberg.io import (
     S3_ENDPOINT,
     S3_REGION,
     S3_SECRET_ACCESS_KEY,
+    OutputStream,
 )
-from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-CONNECT_TIMEOUT_S = 5.0  # seconds; a store on the same site answers in milliseconds, a dead one must not hold a round
-REQUEST_TIMEOUT_S = 20.0  # seconds; the largest compacted file takes a few
+CONNECT_TIMEOUT_S: Final = 5.0  # seconds; a store on the same site answers in milliseconds, a dead one must not hold
+REQUEST_TIMEOUT_S: Final = 20.0  # seconds; the largest compacted file takes a few
+
+
+class CountingStream:
+    """An output stream that knows how much went through it."""
+
+    def __init__(self, stream: OutputStream) -> None:
+        self._stream = stream
+        self.closed = False
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of it; return its length."""
+        self._stream.write(data)
+        size = memoryview(data).nbytes
+        self.size_bytes += size
+        return size
+
+    def tell(self) -> int:
+        """Return the position, which is the length so far."""
+        return self.size_bytes
+
+    def flush(self) -> None:
+        """Nothing to do: a file is one request, sent when it is closed."""
+
+    def close(self) -> None:
+        """Send what is left; the file is there once this returns."""
+        if not self.closed:
+            self._stream.close()
+            self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SmallFile(PyArrowFile):
+    """A file that does not ask the store for the length of what it has just written."""
+
+    _written: CountingStream | None = None
+
+    def create(self, overwrite: bool = False) -> OutputStream:
+        """Open it for writing."""
+        self._written = CountingStream(super().create(overwrite))
+        return self._written
+
+    def __len__(self) -> int:
+        """Return its length in bytes."""
+        if self._written is not None and self._written.closed:
+            return self._written.size_bytes
+        return super().__len__()
 
 
 class SmallFileIO(PyArrowFileIO):
@@ -21,6 +77,11 @@ class SmallFileIO(PyArrowFileIO):
     Arrow then sends a small file as one PUT; without it each becomes a multipart upload of three requests, and a
     commit writes five small files.
     """
+
+    def new_output(self, location: str) -> PyArrowFile:
+        """Return a file to be written."""
+        made = super().new_output(location)
+        return SmallFile(location, made._path, made._filesystem, made._buffer_size)
 
     def _initialize_s3_fs(self, netloc: str | None) -> FileSystem:
         options: dict[str, Any] = {

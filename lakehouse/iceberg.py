@@ -8,7 +8,6 @@ from typing import Final, cast
 from uuid import uuid4
 
 import pyarrow as pa
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     CommitStateUnknownException,
@@ -23,6 +22,7 @@ from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.contract import Contract
+from lakehouse.catalog import LakeCatalog, open_catalog
 from lakehouse.config import CatalogConfig
 from lakehouse.errors import (
     CommitConflictError,
@@ -35,7 +35,8 @@ from lakehouse.expiry import expire_within
 from lakehouse.ports import Recovered, Written
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
-from lakehouse.tables import table_properties
+from lakehouse.tables import SORT_PROPERTY, table_properties
+from lakehouse.tail import Merge, Tail
 from lakehouse.transactions import LeanTransaction
 
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
@@ -44,6 +45,7 @@ COMMIT_TRIES_MAX: Final = 8
 # Seconds after which files that were written are not committed any more: the sweep removes unreferenced files after
 # five times as long, and must never meet a commit that still wants them.
 COMMIT_WITHIN_S: Final = 120.0
+IDENTITY: Final = ("origin", "epoch", "seq")  # columns that name a row
 UNKNOWN: Final = (CommitStateUnknownException, SQLAlchemyError, OSError)
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class IcebergTable:
     def __init__(self, table: Table, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._table, self._monotonic_s = table, monotonic_s
         self._state_location: str | None = None
+        self._tail = Tail()
 
     @property
     def table(self) -> Table:
@@ -63,6 +66,7 @@ class IcebergTable:
 
     def recover(self) -> Recovered:
         """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
+        self._tail.clear()
         with _answers(f"table {self._name}"):
             self._table.refresh()
             snapshot = state_snapshot(self._table)
@@ -74,25 +78,28 @@ class IcebergTable:
 
     def reload(self) -> None:
         """Take over a changed schema."""
+        self._tail.clear()
         with _answers(f"table {self._name}"):
             self._table.refresh()
 
     def write(self, rows: pa.Table | None, state: TableState) -> Written:
-        """Store the state file and, when there are rows, one data file."""
+        """Store the state file and, when there are rows, one data file, which may stand for older ones too."""
         # Not named .zst: Arrow would take that for an order to compress what is compressed already.
         location = f"{self._table.location()}/metadata/fieldlake-{uuid4()}.state"
         written_s = self._monotonic_s()
         with _answers(f"store of table {self._name}"):
             with self._table.io.new_output(location).create(overwrite=True) as stream:
                 stream.write(encode(state))
-            files = () if rows is None else write_rows(self._table, rows)
-        return Written(location, files, written_s)
+            merge = None if rows is None else self._tail.plan(rows)
+            files = () if merge is None else self._store(merge)
+        return Written(location, files, written_s, merge)
 
     def commit(self, written: Written) -> int:
         """Make the files current in one snapshot; see `lakehouse.ports.LakeTable.commit`.
 
         1. look       the newest state must be the one this process knows, or its own that landed unseen.
-        2. append     against exactly that snapshot. Conflict: nothing happened, look again.
+        2. append     against exactly that snapshot. Conflict: nothing happened, look again. The files of the tail may
+                      be gone by then, so the rows are written once more, alone.
         3. unknown    the answer was lost: look again; the state's unique location says whether it landed. Should it
                       land later still, the compare-and-set of step 2 fails and the next look finds it.
         """
@@ -101,9 +108,11 @@ class IcebergTable:
             try:
                 if attempt:
                     self._table.refresh()
+                    self._tail.clear()
                 if (landed := self._landed(written)) is not None:  # Step 1.
                     return landed
                 self._check_age(written)
+                written = self._alone(written) if attempt else written
                 return self._append(written)  # Step 2.
             except CommitFailedException as conflict:
                 _log.info("commit to %s: moved by another writer, try %d: %s", self._name, attempt + 1, conflict)
@@ -142,16 +151,33 @@ class IcebergTable:
                 "allowed: they are written anew from the log"
             )
 
+    def _store(self, merge: Merge) -> tuple[DataFile, ...]:
+        return write_rows(self._table, pa.concat_tables(merge.rows, promote_options="default"), merge.level > 0)
+
+    def _alone(self, written: Written) -> Written:
+        """Return the same commit without what it would have replaced."""
+        merge = cast(Merge | None, written.merge)
+        if merge is None or not merge.replaces:
+            return written
+        alone = Merge(merge.rows[-1:], (), 0)
+        return Written(written.state_location, self._store(alone), written.written_s, alone)
+
     def _append(self, written: Written) -> int:
+        merge = cast(Merge | None, written.merge)
+        replaces = () if merge is None else merge.replaces
         transaction = LeanTransaction(self._table)
         update = transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: written.state_location})
-        with update.merge_append() as append:
-            for file in written.files:
-                append.append_data_file(cast(DataFile, file))
+        with update.overwrite() if replaces else update.merge_append() as producer:
+            for old in replaces:
+                producer.delete_data_file(old)
+            for added in written.files:
+                producer.append_data_file(cast(DataFile, added))
         expire_within(transaction, self._table)
         transaction.commit_transaction()
         self._state_location = written.state_location
-        return append.snapshot_id
+        if merge is not None:
+            self._tail.committed(merge, cast(DataFile, written.files[0]))
+        return producer.snapshot_id
 
 
 class IcebergLake:
@@ -182,23 +208,6 @@ class IcebergLake:
             catalog.engine.dispose()
 
 
-def open_catalog(config: CatalogConfig) -> SqlCatalog:
-    """Open one catalog; its two tables in the database are created when they are missing."""
-    return SqlCatalog(
-        config.name,
-        **{
-            "uri": config.uri,
-            "warehouse": config.warehouse,
-            "pool_pre_ping": "true",
-            "py-io-impl": "lakehouse.file_io.SmallFileIO",
-            "s3.endpoint": config.s3_endpoint,
-            "s3.access-key-id": config.s3_access_key,
-            "s3.secret-access-key": config.s3_secret_key,
-            "s3.region": config.s3_region,
-        },
-    )
-
-
 def state_snapshot(table: Table) -> Snapshot | None:
     """Return the newest snapshot that names a state, among the ancestors of the current one."""
     return next((snapshot for snapshot in _ancestry(table) if state_location(snapshot) is not None), None)
@@ -219,19 +228,29 @@ def _ancestry(table: Table) -> list[Snapshot]:
     return found
 
 
-def write_rows(table: Table, rows: pa.Table) -> tuple[DataFile, ...]:
-    """Write one data file with the table's columns; columns that the rows lack become null."""
+def write_rows(table: Table, rows: pa.Table, sort: bool = True) -> tuple[DataFile, ...]:
+    """Write one data file with the table's columns; columns that the rows lack become null.
+
+    `sort`: by the contract's sort fields and then by identity; rows of one commit are left as they came.
+    """
     columns = table.schema().as_arrow()
     arrays = [
         rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
         for field in columns
     ]
-    aligned = pa.Table.from_arrays(arrays, schema=columns).combine_chunks()
-    task = WriteTask(write_uuid=uuid4(), task_id=0, schema=table.schema(), record_batches=aligned.to_batches())
-    return tuple(write_file(table.io, table.metadata, iter([task])))
+    aligned = pa.Table.from_arrays(arrays, schema=columns)
+    if sort:
+        order = [name for name in table.properties.get(SORT_PROPERTY, "").split(",") if name]
+        aligned = aligned.sort_by([(name, "ascending") for name in (*order, *IDENTITY)])
+    batches = aligned.combine_chunks().to_batches()
+    task = WriteTask(write_uuid=uuid4(), task_id=0, schema=table.schema(), record_batches=batches)
+    files = tuple(write_file(table.io, table.metadata, iter([task])))
+    for file in files:
+        file.spec_id = table.spec().spec_id  # the library sets it only on what it reads, and needs it to delete a file
+    return files
 
 
-def _create(catalog: SqlCatalog, contract: Contract) -> Table:
+def _create(catalog: LakeCatalog, contract: Contract) -> Table:
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(contract.namespace)
     try:

@@ -68,14 +68,16 @@ class Log(Protocol):
 
 
 class Written(Struct, frozen=True):
-    """Files of a coming commit: the state file's location, and the data files (an adapter's own values).
+    """Files of a coming commit: the state file's location, and the data files.
 
-    `written_s` is the monotonic time at which writing began.
+    `written_s` is the monotonic time at which writing began. `files` and `merge`, which says what they stand for, are
+    an adapter's own values.
     """
 
     state_location: str
     files: tuple[object, ...]
     written_s: float
+    merge: object = None
 
 
 class Recovered(Struct, frozen=True):

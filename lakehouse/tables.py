@@ -24,7 +24,8 @@ def table_properties(contract: Contract) -> dict[str, str]:
         "format-version": "2",
         "write.parquet.compression-codec": "zstd",
         "write.parquet.row-group-limit": str(ROW_GROUP_ROWS),
-        "write.metadata.delete-after-commit.enabled": "true",
+        # A deletion is four requests of the store: the sweep does it, and no commit waits for it.
+        "write.metadata.delete-after-commit.enabled": "false",
         "write.metadata.previous-versions-max": str(METADATA_VERSIONS_KEPT),
         "commit.manifest-merge.enabled": "true",
         "commit.manifest.min-count-to-merge": "20",

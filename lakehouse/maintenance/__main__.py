@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+from lakehouse.catalog import open_catalog
 from lakehouse.config import LakeConfig
-from lakehouse.iceberg import open_catalog
 from lakehouse.maintenance.keeper import Keeper
 from lakehouse.process import ReadyFile, WallClock, beside, serve
 from lakehouse.status import MaintenanceStatus, StatusFile

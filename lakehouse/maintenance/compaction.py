@@ -1,9 +1,12 @@
 """Merge small files of a table into one sorted file, beside a writer that never waits.
 
-1. read       the chosen files of the current snapshot, sorted by the contract's sort fields.
-2. write      one file. Nothing refers to it yet; if the rest fails, the sweep removes it.
+1. read       the chosen files of the current snapshot.
+2. write      one file, sorted by the contract's sort fields. Nothing refers to it yet; if the rest fails, the sweep
+              removes it.
 3. replace    one snapshot that drops the inputs and adds the output. Conflict: another commit came first; repeat this
               step on the refreshed table, provided that all inputs are still live there.
+
+The newest files belong to the writer, which merges them itself (`lakehouse.tail`), until the table is quiet.
 
 Rows are the same before and after, and no input is dropped unless it is live in the very snapshot that is replaced, so
 a lost race costs work and never rows.
@@ -17,13 +20,12 @@ from msgspec import Struct
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import FileScanTask, Table
 
 from lakehouse.expiry import expire_within
 from lakehouse.iceberg import write_rows
 from lakehouse.maintenance.merging import File, merge
-from lakehouse.tables import SORT_PROPERTY
 from lakehouse.transactions import LeanTransaction
 
 # Tries of step 3. At the highest commit rate a try wins about every other time, so ten lose once in a thousand.
@@ -41,11 +43,11 @@ class Merged(Struct, frozen=True):
 
 def compact(table: Table, quiet: bool) -> Merged:
     """Merge the files that are due. Errors of store and catalog pass through; the table is then unchanged or merged."""
-    tasks = {task.file.file_path: task for task in table.scan().plan_files() if not task.delete_files}
-    chosen = merge([File(path, task.file.file_size_in_bytes) for path, task in tasks.items()], quiet)
+    live = _live(table)
+    chosen = merge([file for file, _ in live.values()], quiet)
     if not chosen:
         return Merged(0, 0)
-    inputs = [tasks[file.path] for file in chosen]
+    inputs = [FileScanTask(live[file.path][1]) for file in chosen]
     rows = _read(table, inputs)  # Step 1.
     outputs = write_rows(table, rows)  # Step 2.
     conflicts = 0
@@ -62,10 +64,25 @@ def compact(table: Table, quiet: bool) -> Merged:
     return Merged(0, conflicts)
 
 
+def _live(table: Table) -> dict[str, tuple[File, DataFile]]:
+    """Return the current data files by path."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return {}
+    newest = snapshot.sequence_number or 0
+    return {
+        entry.data_file.file_path: (
+            File(entry.data_file.file_path, entry.data_file.file_size_in_bytes, newest - (entry.sequence_number or 0)),
+            entry.data_file,
+        )
+        for manifest in snapshot.manifests(table.io)
+        if manifest.content == ManifestContent.DATA
+        for entry in manifest.fetch_manifest_entry(table.io)
+    }
+
+
 def _read(table: Table, inputs: list[FileScanTask]) -> pa.Table:
-    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
-    order = [name for name in table.properties.get(SORT_PROPERTY, "").split(",") if name]
-    return scan.to_table(inputs).sort_by([(name, "ascending") for name in (*order, "origin", "epoch", "seq")])
+    return ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue()).to_table(inputs)
 
 
 def _replace(table: Table, inputs: list[DataFile], outputs: tuple[DataFile, ...]) -> None:

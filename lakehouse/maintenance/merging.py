@@ -10,9 +10,13 @@ from typing import Final
 
 from msgspec import Struct
 
+from lakehouse import tail
+
 TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 134_217_728)  # bytes; upper ends of the tiers
 MERGE_FILES_MIN: Final = 8  # files of a tier that make a merge worth a commit
 QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: readers then pay for files, not writers
+# Commits for which a file is its writer's; a quarter more than it says, for the commits of maintenance in between.
+WRITERS_COMMITS: Final = tail.COMMITS * 5 // 4
 MERGE_FILES_MAX: Final = 256  # files; bounds the memory for open files and the commit's size
 MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed; a merge holds them decompressed, about 1 GB at most
 
@@ -22,12 +26,15 @@ class File(Struct, frozen=True):
 
     path: str
     size_bytes: int
+    age_commits: int  # commits since it was added
 
 
 def merge(files: Sequence[File], quiet: bool) -> tuple[File, ...]:
     """Return the files to merge next, of the smallest tier that is due; none when nothing is due."""
     tiers: dict[int, list[File]] = defaultdict(list)
     for file in files:
+        if file.age_commits < WRITERS_COMMITS and not quiet:
+            continue
         tier = sum(file.size_bytes >= end for end in TIER_BYTES)
         if tier < len(TIER_BYTES):
             tiers[tier].append(file)

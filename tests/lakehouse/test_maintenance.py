@@ -8,11 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.table import Table
 
+from lakehouse.catalog import open_catalog
 from lakehouse.expiry import Kept, expired
-from lakehouse.iceberg import open_catalog
 from lakehouse.maintenance.compaction import compact
-from lakehouse.maintenance.keeper import Keeper
-from lakehouse.maintenance.merging import MERGE_BYTES_MAX, MERGE_FILES_MAX, TIER_BYTES, File, merge
+from lakehouse.maintenance.keeper import QUIET_AFTER_MS, Keeper
+from lakehouse.maintenance.merging import (
+    MERGE_BYTES_MAX,
+    MERGE_FILES_MAX,
+    MERGE_FILES_MIN,
+    TIER_BYTES,
+    WRITERS_COMMITS,
+    File,
+    merge,
+)
 from lakehouse.maintenance.sweep import references, sweep, unreferenced
 from lakehouse.status import MaintenanceStatus
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
@@ -29,6 +37,13 @@ def commits(world: World, first: int, count: int, rows: int = 20) -> None:
         ingest.step()
 
 
+def scattered(world: World, first: int, count: int) -> None:
+    """Commits of as many processes: none of them knows the files of the others, and so merges none."""
+    for n in range(first, first + count):
+        world.start()
+        commits(world, n, 1)
+
+
 def table_of(world: World) -> Table:
     return open_catalog(catalogs(world.folder)[0]).load_table(TELEMETRY.table)
 
@@ -42,10 +57,10 @@ def on_disk(folder: Path) -> set[str]:
 
 
 def test_merging_keeps_the_rows_and_sorts_them(world: World) -> None:
-    commits(world, 0, 9)
+    scattered(world, 0, 9)
     before = world.rows(TELEMETRY)
     table = table_of(world)
-    assert compact(table, quiet=False).files == 9
+    assert compact(table, quiet=True).files == 9
     assert len(files(table)) == 1
     assert world.rows(TELEMETRY).equals(before)
     (path,) = files(table)
@@ -57,8 +72,8 @@ def test_merging_keeps_the_rows_and_sorts_them(world: World) -> None:
 
 
 def test_the_writer_goes_on_across_a_merge_and_so_does_its_successor(world: World) -> None:
-    commits(world, 0, 9)
-    compact(table_of(world), quiet=False)
+    scattered(world, 0, 9)
+    compact(table_of(world), quiet=True)
     commits(world, 9, 2)
     world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(40))))
     world.drain(world.start())
@@ -67,7 +82,7 @@ def test_the_writer_goes_on_across_a_merge_and_so_does_its_successor(world: Worl
 
 
 def test_a_merge_that_loses_the_race_repeats_itself(world: World) -> None:
-    commits(world, 0, 9)
+    scattered(world, 0, 9)
     table = table_of(world)
     inner, raced = table.catalog.commit_table, threading.Event()
 
@@ -78,25 +93,34 @@ def test_a_merge_that_loses_the_race_repeats_itself(world: World) -> None:
         return inner(*arguments)  # type: ignore[arg-type]
 
     table.catalog.commit_table = racing  # type: ignore[method-assign, assignment]
-    merged = compact(table, quiet=False)
+    merged = compact(table, quiet=True)
     assert (merged.files, merged.conflicts) == (9, 1)
     assert [r["seq"] for r in world.records("telemetry")] == list(range(200))
 
 
 def test_a_merge_whose_inputs_are_gone_is_given_up(world: World) -> None:
-    commits(world, 0, 9)
+    scattered(world, 0, 9)
     late = table_of(world)
     inner, raced = late.catalog.commit_table, threading.Event()
 
     def racing(*arguments: object) -> object:
         if not raced.is_set():
             raced.set()
-            assert compact(table_of(world), quiet=False).files == 9
+            assert compact(table_of(world), quiet=True).files == 9
         return inner(*arguments)  # type: ignore[arg-type]
 
     late.catalog.commit_table = racing  # type: ignore[method-assign, assignment]
-    assert compact(late, quiet=False).files == 0
+    assert compact(late, quiet=True).files == 0
     assert [r["seq"] for r in world.records("telemetry")] == list(range(180))
+
+
+def test_the_newest_files_are_their_writers_until_the_table_is_quiet(world: World) -> None:
+    scattered(world, 0, 9)
+    table = table_of(world)
+    assert compact(table, quiet=False).files == 0
+    files_of_old = [File(str(n), 1, WRITERS_COMMITS - (n % 2)) for n in range(2 * MERGE_FILES_MIN)]
+    assert {file.age_commits for file in merge(files_of_old, quiet=False)} == {WRITERS_COMMITS}
+    assert compact(table, quiet=True).files == 9
 
 
 def test_the_sweep_removes_what_nothing_refers_to_and_nothing_else(world: World) -> None:
@@ -120,7 +144,10 @@ def test_the_sweep_removes_what_nothing_refers_to_and_nothing_else(world: World)
 
 
 def test_a_pass_of_the_process_merges_every_table_of_ours(world: World) -> None:
-    commits(world, 0, 9)
+    scattered(world, 0, 9)
+    newest = table_of(world).current_snapshot()
+    assert newest is not None
+    world.clock.at_ms = newest.timestamp_ms + QUIET_AFTER_MS + 1
     opened = tuple(open_catalog(config) for config in catalogs(world.folder))
     status = MaintenanceStatus(pid=0)
     keeper = Keeper(opened, world.clock, status)
@@ -136,7 +163,7 @@ sizes = st.lists(st.integers(1, 2 * TIER_BYTES[-1]), max_size=300)
 
 @given(sizes, st.booleans())
 def test_a_merge_has_limits_and_stays_within_one_tier(found: list[int], quiet: bool) -> None:
-    chosen = merge([File(str(n), size) for n, size in enumerate(found)], quiet)
+    chosen = merge([File(str(n), size, WRITERS_COMMITS) for n, size in enumerate(found)], quiet)
     assert len(set(chosen)) == len(chosen) <= MERGE_FILES_MAX
     assert len(chosen) != 1
     assert sum(f.size_bytes for f in chosen) <= MERGE_BYTES_MAX

@@ -6,8 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.contract import Contract
+from lakehouse.catalog import open_catalog
 from lakehouse.config import CatalogConfig
-from lakehouse.iceberg import IcebergLake, open_catalog
+from lakehouse.iceberg import IcebergLake
 from lakehouse.ingest import Ingest
 from lakehouse.ports import Fault, no_fault
 from lakehouse.status import IngestStatus
