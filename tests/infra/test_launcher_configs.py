@@ -13,6 +13,7 @@ from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
 from infra.launcher.endpoints import Endpoints, endpoints_file, endpoints_of, read_endpoints, write_endpoints
 from infra.launcher.errors import SettingsError
+from infra.launcher.files import write_file
 from infra.launcher.job_keeper import JobKeeperConfig, JobState, find_job
 from infra.launcher.model import Context, Part
 from infra.launcher.parts import flink, kafka, mosquitto, postgres, services, store_a, trino
@@ -102,6 +103,15 @@ def test_kafka_listens_plain_on_loopback_and_with_certificates(context: Context)
     assert found["auto.create.topics.enable"] == "false"
 
 
+def test_kafka_is_formatted_with_an_id_that_begins_with_a_dash(context: Context) -> None:
+    given = "-Zf0AAAAQAGAAAAAAAAAAA"
+    found = Context(context.settings, msgspec.structs.replace(context.secrets, kafka_cluster_id=given))
+    for file in kafka.part(found).files:
+        write_file(file.path, file.text.encode())
+    kafka.prepare(found)
+    assert f"cluster.id={given}" in (found.data(kafka.NAME) / "log" / "meta.properties").read_text().splitlines()
+
+
 def test_a_password_opens_postgres_and_nothing_else_does() -> None:
     assert postgres.access_rules() == "host all fieldlake 127.0.0.1/32 scram-sha-256\n"
 
@@ -129,7 +139,7 @@ def test_trino_lets_nobody_in_without_tls_and_a_password(context: Context) -> No
     assert not any("insecure" in name for name in found)
     users = dict(line.split(":", 1) for line in trino.password_file(context).splitlines())
     assert set(users) == {trino.USER, trino.ANALYST}
-    assert all(value.startswith("$2y$10$") for value in users.values())
+    assert all(value.startswith("$2y$08$") for value in users.values())
     hashed = users[trino.USER].replace("$2y$", "$2b$").encode()
     assert bcrypt.checkpw(context.secrets.trino_password.encode(), hashed)
 

@@ -119,7 +119,8 @@ def prepare(context: Context) -> None:
     if (context.data(NAME) / "log" / "meta.properties").exists():
         return
     properties = context.conf(NAME) / "server.properties"
-    arguments = ["format", "--standalone", "-t", context.secrets.kafka_cluster_id, "-c", str(properties)]
+    # In one word: one id in 64 begins with a dash, and would be taken for an option.
+    arguments = ["format", "--standalone", f"--cluster-id={context.secrets.kafka_cluster_id}", "-c", str(properties)]
     run_tool(NAME, [*_java("-Xmx128m", *SHORT_LIVED), "-cp", _class_path(), "kafka.tools.StorageTool", *arguments])
 
 
