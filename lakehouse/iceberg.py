@@ -15,15 +15,15 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.io.pyarrow import write_file
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table, WriteTask
+from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.contract import Contract
 from lakehouse.catalog import LakeCatalog, open_catalog
 from lakehouse.config import CatalogConfig
+from lakehouse.data_files import write_rows
 from lakehouse.errors import (
     CommitConflictError,
     CommitOutcomeUnknownError,
@@ -35,9 +35,9 @@ from lakehouse.expiry import expire_within
 from lakehouse.ports import Recovered, Written
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
-from lakehouse.tables import SORT_PROPERTY, table_properties
+from lakehouse.tables import table_properties
 from lakehouse.tail import Merge, Tail
-from lakehouse.transactions import LeanTransaction
+from lakehouse.transactions import LeanTransaction, ReplaceOwnFiles
 
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
 # conflicts in a row are rare; eight mean that somebody else writes here all the time.
@@ -45,7 +45,6 @@ COMMIT_TRIES_MAX: Final = 8
 # Seconds after which files that were written are not committed any more: the sweep removes unreferenced files after
 # five times as long, and must never meet a commit that still wants them.
 COMMIT_WITHIN_S: Final = 120.0
-IDENTITY: Final = ("origin", "epoch", "seq")  # columns that name a row
 UNKNOWN: Final = (CommitStateUnknownException, SQLAlchemyError, OSError)
 
 _log = logging.getLogger(__name__)
@@ -164,19 +163,21 @@ class IcebergTable:
 
     def _append(self, written: Written) -> int:
         merge = cast(Merge | None, written.merge)
-        replaces = () if merge is None else merge.replaces
+        own = {} if merge is None else {kept.snapshot_id: kept.file for kept in merge.replaces}
+        properties = {STATE_PROPERTY: written.state_location}
         transaction = LeanTransaction(self._table)
-        update = transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: written.state_location})
-        with update.overwrite() if replaces else update.merge_append() as producer:
-            for old in replaces:
-                producer.delete_data_file(old)
+        with (
+            ReplaceOwnFiles(transaction, self._table.io, properties, own)
+            if own
+            else transaction.update_snapshot(snapshot_properties=properties).merge_append()
+        ) as producer:
             for added in written.files:
                 producer.append_data_file(cast(DataFile, added))
         expire_within(transaction, self._table)
         transaction.commit_transaction()
         self._state_location = written.state_location
         if merge is not None:
-            self._tail.committed(merge, cast(DataFile, written.files[0]))
+            self._tail.committed(merge, cast(DataFile, written.files[0]), producer.snapshot_id)
         return producer.snapshot_id
 
 
@@ -226,28 +227,6 @@ def _ancestry(table: Table) -> list[Snapshot]:
         found.append(by_id[at])
         at = by_id[at].parent_snapshot_id
     return found
-
-
-def write_rows(table: Table, rows: pa.Table, sort: bool = True) -> tuple[DataFile, ...]:
-    """Write one data file with the table's columns; columns that the rows lack become null.
-
-    `sort`: by the contract's sort fields and then by identity; rows of one commit are left as they came.
-    """
-    columns = table.schema().as_arrow()
-    arrays = [
-        rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in columns
-    ]
-    aligned = pa.Table.from_arrays(arrays, schema=columns)
-    if sort:
-        order = [name for name in table.properties.get(SORT_PROPERTY, "").split(",") if name]
-        aligned = aligned.sort_by([(name, "ascending") for name in (*order, *IDENTITY)])
-    batches = aligned.combine_chunks().to_batches()
-    task = WriteTask(write_uuid=uuid4(), task_id=0, schema=table.schema(), record_batches=batches)
-    files = tuple(write_file(table.io, table.metadata, iter([task])))
-    for file in files:
-        file.spec_id = table.spec().spec_id  # the library sets it only on what it reads, and needs it to delete a file
-    return files
 
 
 def _create(catalog: LakeCatalog, contract: Contract) -> Table:

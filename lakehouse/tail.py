@@ -24,10 +24,12 @@ BYTES_MAX: Final = 33_554_432
 
 
 class Kept(Struct, frozen=True):
-    """A file of the tail and its rows."""
+    """A file of the tail, the snapshot that added it, and its rows."""
 
     file: DataFile
+    snapshot_id: int
     rows: tuple[pa.Table, ...]
+    size_bytes: int
 
 
 class Merge(Struct, frozen=True):
@@ -37,7 +39,7 @@ class Merge(Struct, frozen=True):
     """
 
     rows: tuple[pa.Table, ...]
-    replaces: tuple[DataFile, ...]
+    replaces: tuple[Kept, ...]
     level: int
 
 
@@ -50,21 +52,22 @@ class Tail:
     def plan(self, rows: pa.Table) -> Merge:
         """Return what to write for a commit that adds `rows`. Changes nothing: the commit may fail."""
         merged: tuple[pa.Table, ...] = (rows,)
-        replaces: list[DataFile] = []
+        replaces: list[Kept] = []
         level = 0
         while level < LEVELS and len(self._levels[level]) >= FAN_IN - 1:
-            replaces.extend(kept.file for kept in self._levels[level])
+            replaces.extend(self._levels[level])
             merged = (*(table for kept in self._levels[level] for table in kept.rows), *merged)
             level += 1
         return Merge(merged, tuple(replaces), level)
 
-    def committed(self, merge: Merge, file: DataFile) -> None:
+    def committed(self, merge: Merge, file: DataFile, snapshot_id: int) -> None:
         """Take note of a committed plan: what it replaced is gone, its file is kept unless it is complete or large."""
         for emptied in self._levels[: merge.level]:
             emptied.clear()
         if merge.level < LEVELS:
-            self._levels[merge.level].append(Kept(file, merge.rows))
-        if sum(table.nbytes for level in self._levels for kept in level for table in kept.rows) > BYTES_MAX:
+            size_bytes = sum(kept.size_bytes for kept in merge.replaces) + merge.rows[-1].nbytes
+            self._levels[merge.level].append(Kept(file, snapshot_id, merge.rows, size_bytes))
+        if sum(kept.size_bytes for level in self._levels for kept in level) > BYTES_MAX:
             self.clear()
 
     def clear(self) -> None:

@@ -23,8 +23,8 @@ from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.table import FileScanTask, Table
 
+from lakehouse.data_files import write_rows
 from lakehouse.expiry import expire_within
-from lakehouse.iceberg import write_rows
 from lakehouse.maintenance.merging import File, merge
 from lakehouse.transactions import LeanTransaction
 

@@ -64,11 +64,11 @@ def test_every_row_is_in_one_file_and_files_are_few(added: list[int]) -> None:
     for number, count in enumerate(added):
         plan = kept.plan(pa.table({"n": [number] * count}))
         for old in plan.replaces:
-            del files[old.file_path]
+            del files[old.file.file_path]
         name = str(number)
         files[name] = pa.concat_tables(plan.rows).column("n").to_pylist()
         written += len(files[name])
-        kept.committed(plan, DataFile.from_args(file_path=name))
+        kept.committed(plan, DataFile.from_args(file_path=name), number)
     assert sorted(n for file in files.values() for n in file) == [
         n for n, count in enumerate(added) for _ in range(count)
     ]
@@ -82,7 +82,7 @@ def test_more_than_its_memory_is_left_to_maintenance(monkeypatch: pytest.MonkeyP
     for number in range(FAN_IN):
         plan = kept.plan(pa.table({"n": [number] * 50}))
         assert len(plan.rows) <= 3
-        kept.committed(plan, DataFile.from_args(file_path=str(number)))
+        kept.committed(plan, DataFile.from_args(file_path=str(number)), number)
 
 
 def test_files_stay_few_and_are_sorted_whatever_the_number_of_commits(table: IcebergTable) -> None:
@@ -94,6 +94,18 @@ def test_files_stay_few_and_are_sorted_whatever_the_number_of_commits(table: Ice
     add(table, FAN_IN, COMMITS - FAN_IN + 3)
     assert sizes(table) == [1, 1, 1, COMMITS]
     assert stored(table) == list(range(COMMITS + 3))
+
+
+def test_manifests_that_were_merged_are_searched(lake: IcebergLake, table: IcebergTable) -> None:
+    with table.table.transaction() as transaction:
+        transaction.set_properties({"commit.manifest.min-count-to-merge": "3"})
+    add(table, 0, COMMITS + 2)
+    assert sizes(table) == [1, 1, COMMITS]
+    assert stored(table) == list(range(COMMITS + 2))
+    totals = table.table.current_snapshot()
+    assert totals is not None
+    assert totals.summary is not None
+    assert (totals.summary["total-data-files"], totals.summary["total-records"]) == ("3", str(COMMITS + 2))
 
 
 def test_a_merge_that_meets_another_writer_adds_its_rows_alone(table: IcebergTable, tmp_path: Path) -> None:
