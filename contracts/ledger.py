@@ -1,8 +1,9 @@
 """The conservation ledger: what became of every event that an origin observed.
 
-Per stream: observed = kept + aggregated + dropped(rule, reason) + lost(reason). Entries travel to the lake as rows of
-the contract `ledger`, each about one contiguous range of sequence numbers, in the same spool record as the batch they
-explain, so that neither can be there without the other.
+Per stream: observed = kept + aggregated + dropped(rule, reason) + lost(reason). Entries are durable in the spool record
+of the batch they explain, so that neither can be there without the other, and travel to the lake some seconds later as
+rows of the contract `ledger`: each about one contiguous range of sequence numbers, which may span many batches. A
+`lost` entry lies within such a range.
 """
 
 from collections.abc import Iterable

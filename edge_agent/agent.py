@@ -13,12 +13,13 @@ from contracts.microbatch import Flag
 from contracts.ports import Clock
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument
-from edge_agent.core.accounts import stream_sums
+from edge_agent.core.accounts import LEDGER, stream_sums
 from edge_agent.core.intake import Intake
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.pacing import connect_pause_s, due_events
+from edge_agent.core.recovery import PendingBatch
 from edge_agent.core.sending import Event, Sending, SendWindow
-from edge_agent.core.settlement import settle
+from edge_agent.core.settlement import settlement_of
 from edge_agent.core.spool import QUOTA_BYTES, Group, Spool
 from edge_agent.errors import SpoolWriteError
 from edge_agent.ports import Inbox, Source, Uplink
@@ -90,13 +91,17 @@ class Agent:
         self._resume_s: float | None = None
         self._settle_s: float | None = None
         self._taken = 0
+        self._withheld: list[PendingBatch] = []  # ledger batches that a settlement may correct
         for batch in spool.recovered.pending:
-            self._window.add(batch)
+            if spool.is_damaged and batch.contract == LEDGER:
+                self._withheld.append(batch)
+            else:
+                self._window.add(batch)
         if spool.recovered.cursor_rotted:
             self._fail("spool: cursor.json had rotted: sums of deleted segments are gone, the ledger cannot add up")
 
     def stop(self) -> None:
-        """Ask the loop to end; what is not sent stays in the spool."""
+        """Ask the loop to end; what is not sent stays in the spool, owed ledger entries in its metadata."""
         self._stopping = True
 
     def run(self) -> Report:
@@ -144,7 +149,7 @@ class Agent:
             link="up" if self._link_up else "down",
             source_at_end=self._source_done,
             drained=self._is_drained(),
-            pending_batches=len(self._window),
+            pending_batches=len(self._window) + len(self._withheld),
             held_batches=self._window.held,
             spool_bytes=self._spool.size_bytes,
             last_error=self._last_error,
@@ -183,7 +188,6 @@ class Agent:
         self._taken += len(lines)
         if not lines and not self._source.at_end:
             self._next_flush_s = now_s + self._settings.flush_interval_s
-            return
         final = self._source.at_end and not lines
         group = self._intake.take(lines, self._clock.now_ms(), final=final)
         self._source_done = final
@@ -193,18 +197,23 @@ class Agent:
     def _is_full(self) -> bool:
         return self._spool.size_bytes >= QUOTA_BYTES or len(self._window) >= PENDING_BATCHES_MAX
 
-    def _append(self, group: Group) -> bool:
+    def _append(self, group: Group) -> None:
         try:
             pending = self._spool.append(group)
         except SpoolWriteError as error:
             self._group = group
             self._next_flush_s = self._clock.monotonic_s() + WRITE_RETRY_S
             self._fail(str(error))
-            return False
+            return
         self._group = None
+        if group.settles:
+            self._fail("spool: a damaged record was found, its events are in the ledger as lost(spool_corrupt)")
+            pending = (*self._withheld, *pending)
+            self._withheld, self._settle_s = [], None
         for batch in pending:
             self._window.add(batch)
-        return True
+        if group.settles:
+            self._spool.commit(self._window.commit(self._committed))  # What was withheld may be in the lake.
 
     def _send(self, now_s: float) -> None:
         while self._link_up and (sending := self._window.take(now_s)) is not None:
@@ -249,7 +258,8 @@ class Agent:
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
         times = [now_s + WAIT_S_MAX, self._next_status_s]
-        times += [t for t in (self._connect_s, self._resume_s, self._settle_s) if t is not None]
+        settle_s = self._settle_s if self._group is None else None
+        times += [t for t in (self._connect_s, self._resume_s, settle_s) if t is not None]
         if (due := self._window.next_due_s()) is not None:
             times.append(due)
         if self._group is not None or not (self._source_done or self._is_full()):
@@ -328,13 +338,7 @@ class Agent:
     def _settle(self) -> None:
         """Account for records that rotted, now that the lake has said which of them it holds."""
         self._settle_s = None
-        group = settle(self._intake, self._spool.recovered, self._committed, self._clock.now_ms())
-        if self._append(group):
-            self._spool.settled()
-            self._fail("spool: a damaged record was found, its events are in the ledger as lost(spool_corrupt)")
-        else:
-            self._group = None
-            self._settle_s = self._clock.monotonic_s() + WRITE_RETRY_S
+        self._append(self._intake.settle(settlement_of(self._spool.recovered, self._committed), self._clock.now_ms()))
 
     def _fail(self, message: str) -> None:
         if message != self._last_error:

@@ -43,7 +43,7 @@ def run(config: AgentConfig) -> int:
         contract_id=config.source.contract,
         lax=path.suffix == ".csv",
     )
-    intake = Intake(plan, spool.recovered.newest)
+    intake = Intake(plan, spool.recovered.newest, damaged=spool.is_damaged)
     source = open_source(path, follow=not config.until_drained)
     resume(intake, source, config.source.file)
     inbox = QueueInbox()

@@ -8,8 +8,9 @@ from contracts.bundle import BUNDLE_FILE, Bundle, Stream
 from contracts.contract import Contract
 from contracts.errors import ContractError
 from edge_agent.adapters.onnx import OnnxScorer
+from edge_agent.core.accounts import LEDGER
 from edge_agent.core.filtering import Filter
-from edge_agent.core.intake import LEDGER, QUARANTINE, Plan
+from edge_agent.core.intake import QUARANTINE, Plan
 from edge_agent.errors import BundleError
 
 

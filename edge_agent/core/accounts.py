@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contracts.ledger import Entry, Fate
 
+LEDGER: Final = "ledger"
 FILTERED: Final = "filtered"
 SPOOL_CORRUPT: Final = "spool_corrupt"
 
@@ -22,6 +24,44 @@ class Count(Struct, frozen=True, array_like=True):
     rule: str
     reason: str
     count: int
+
+    @property
+    def account(self) -> Account:
+        """What it counts."""
+        return self.stream, self.fate, self.rule, self.reason
+
+
+class Explained(Struct, frozen=True, array_like=True):
+    """What became of the events [first_seq, end_seq) of one stream: ledger entries over one range; empty by default."""
+
+    first_seq: int = 0
+    end_seq: int = 0
+    counts: tuple[Count, ...] = ()
+
+    def joined(self, following: "Explained") -> "Explained":
+        """Return one account of this range and the one right after it."""
+        if not self.counts or not following.counts:
+            return self if self.counts else following
+        return Explained(self.first_seq, following.end_seq, merge((*self.counts, *following.counts)))
+
+    def without(self, gone: Iterable["Explained"]) -> "Explained":
+        """Take out what parts of the range were counted as; accounts stay, at zero if need be."""
+        taken: Counter[Account] = Counter()
+        for part in gone:
+            if self.first_seq <= part.first_seq and part.end_seq <= self.end_seq:
+                taken.update({count.account: count.count for count in part.counts})
+        return replace(self, counts=tuple(replace(c, count=max(0, c.count - taken[c.account])) for c in self.counts))
+
+    def counted(self) -> "Explained":
+        """Leave out accounts of zero."""
+        return replace(self, counts=tuple(count for count in self.counts if count.count))
+
+    def entries(self, epoch: int) -> list[Entry]:
+        """Return the entries of the ledger, which all name the whole range."""
+        span = self.end_seq - self.first_seq
+        return [
+            Entry(c.stream, epoch, self.first_seq, span, Fate(c.fate), c.count, c.rule, c.reason) for c in self.counts
+        ]
 
 
 class Wire(Struct, frozen=True, array_like=True):
@@ -64,16 +104,11 @@ def add_wire(one: Wire, other: Wire) -> Wire:
     return Wire(*(getattr(one, name) + getattr(other, name) for name in Wire.__struct_fields__))
 
 
-def counts_of(entries: Iterable[Entry]) -> tuple[Count, ...]:
-    """Return ledger entries as counts."""
-    return tuple(Count(e.stream, e.fate.value, e.rule, e.reason, e.count) for e in entries)
-
-
 def merge(counts: Iterable[Count]) -> tuple[Count, ...]:
     """Return one count per stream, fate, rule and reason."""
     sums: Counter[Account] = Counter()
     for entry in counts:
-        sums[entry.stream, entry.fate, entry.rule, entry.reason] += entry.count
+        sums[entry.account] += entry.count
     return tuple(Count(*account, count) for account, count in sorted(sums.items()))
 
 

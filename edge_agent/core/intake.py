@@ -11,15 +11,16 @@ from contracts import topics
 from contracts.bundle import Windows as WindowsPlan
 from contracts.contract import Contract
 from contracts.ledger import Entry, Fate
-from edge_agent.core.accounts import FILTERED, SPOOL_CORRUPT, Count, Wire, counts_of, merge, packet_bytes
+from edge_agent.core.accounts import FILTERED, SPOOL_CORRUPT, Count, Explained, Wire, merge, packet_bytes
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
 from edge_agent.core.filtering import Filter, matrix
-from edge_agent.core.record import BatchRef, Meta, Settled
+from edge_agent.core.owed import Owed
+from edge_agent.core.record import BatchRef, Meta
 from edge_agent.core.sealing import SealedBatch, Sealer
+from edge_agent.core.settlement import Settlement
 from edge_agent.core.spool import Group
 from edge_agent.core.windows import ClosedWindow, Readings, Windows, rows_of
 
-LEDGER = "ledger"
 QUARANTINE = "quarantine"
 
 
@@ -40,9 +41,13 @@ class Plan(Struct, frozen=True):
 
 
 class Intake:
-    """Holds the open windows and the next number of every stream; a restart gives it the newest durable metadata."""
+    """Holds the open windows, the next number of every stream and the ledger entries that are owed.
 
-    def __init__(self, plan: Plan, newest: Meta | None) -> None:
+    A restart gives it the newest durable metadata. In a `damaged` spool the ledger waits for the settlement: entries of
+    events that turn out to be lost must not go out before.
+    """
+
+    def __init__(self, plan: Plan, newest: Meta | None, *, damaged: bool = False) -> None:
         self._plan = plan
         self._reader = Reader(plan.source, lax=plan.lax)
         contracts = [plan.source, plan.ledger, plan.quarantine]
@@ -53,6 +58,7 @@ class Intake:
         self._number = newest.number + 1 if newest is not None else 0
         self._topic = topics.up(plan.shard, plan.device)
         self._limits = {f.name: f.checks.max_length for c in (plan.ledger, plan.quarantine) for f in c.fields}
+        self._owed = Owed(newest.owed if newest is not None else Explained(), withheld=damaged)
         self._windows: Windows | None = None
         if plan.windows is not None:
             self._windows = Windows(plan.windows.window_ms * 1_000, newest.open_windows if newest is not None else ())
@@ -82,7 +88,11 @@ class Intake:
         return self._windows is None or self._windows.is_whole()
 
     def take(self, lines: Sequence[bytes], sealed_at_ms: int, *, final: bool = False) -> Group | None:
-        """Account for the next lines of the source; with `final` close all windows. None for nothing."""
+        """Account for the next lines of the source, of which there may be none; return None when nothing is due.
+
+        Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
+        `final` closes all windows and seals what is owed.
+        """
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
         verdict = self._plan.filter.decide(checked.events)
@@ -90,11 +100,10 @@ class Intake:
         if self._windows is not None:
             closed = self._windows.add(self._readings(checked.events, verdict.keep))
             closed.extend(self._windows.close_all() if final else ())
-        if not lines and not closed:
-            return None
         kept = select(checked.events, verdict.keep)
         scores = verdict.scores[verdict.keep] if verdict.scores is not None else None
-        entries = self._entries(first_seq, len(lines), len(checked.events), len(kept), checked.refused)
+        observed = self._explained(first_seq, len(lines), len(checked.events), len(kept), checked.refused)
+        self._owed.add(observed)
         batches: list[SealedBatch] = []
         if lines:
             columns = self._plan.filter.fill(kept.columns, scores)
@@ -105,34 +114,53 @@ class Intake:
             batches += self._derived(self._window_contract(), self._window_rows(closed), sealed_at_ms)
         if checked.refused:
             batches += self._derived(self._plan.quarantine, self._refused_rows(checked.refused), sealed_at_ms)
-        if entries:
-            batches += self._derived(self._plan.ledger, self._entry_rows(entries), sealed_at_ms)
-        return self._group(batches, counts_of(entries), json_bytes(kept), sum(map(len, lines)) + len(lines))
+        due = self._owed.take_due(sealed_at_ms, final=final)
+        if due:
+            batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
+        if not batches:
+            return None
+        return self._group(batches, observed.counts, due, json_bytes(kept), sum(map(len, lines)) + len(lines))
 
-    def settle(
-        self, lost: Iterable[Settled], held: Iterable[Settled], credited: Iterable[Count], sealed_at_ms: int
-    ) -> Group:
-        """Account for ranges whose records rotted.
+    def settle(self, settlement: Settlement, sealed_at_ms: int) -> Group:
+        """Account for ranges whose records rotted, and let the ledger go on.
 
-        Those that the lake does not hold are lost: a batch without rows and a ledger entry say so. Those that it holds
-        are `held`, with the counts of their records where these are known.
+        Those that the lake does not hold are lost: a batch without rows and a ledger entry of their own say so. With
+        these go all owed entries, and those whose batch rotted; a corrected batch takes an earlier one's place.
         """
         batches: list[SealedBatch] = []
-        entries: list[Entry] = []
-        for gap in lost:
+        said: list[Explained] = []
+        for gap in settlement.lost:
             batches += self._sealers[gap.contract].tombstones(gap.first_seq, gap.end_seq, sealed_at_ms)
             span = gap.end_seq - gap.first_seq
-            entries.append(
-                Entry(gap.contract, self._plan.epoch, gap.first_seq, span, Fate.LOST, span, "", SPOOL_CORRUPT)
-            )
-        if entries:
-            batches += self._derived(self._plan.ledger, self._entry_rows(entries), sealed_at_ms)
-        group = self._group(batches, (*counts_of(entries), *credited), 0, 0)
-        meta = msgspec.structs.replace(group.meta, settled=tuple(held), wire=Wire())
-        return Group(meta, group.batches)
+            loss = Count(gap.contract, Fate.LOST.value, "", SPOOL_CORRUPT, span)
+            said.append(Explained(gap.first_seq, gap.end_seq, (loss,)))
+        counts = (*(count for loss in said for count in loss.counts), *settlement.credited)
+        said += [*settlement.again, self._owed.take_settled(settlement.gone)]
+        due = tuple(rest for one in said if (rest := one.counted()).counts)
+        if due:
+            batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
+        group = self._group(batches, counts, due, 0, 0)
+        corrections = self._corrections(settlement.corrected, sealed_at_ms)
+        refs = (*group.meta.batches, *map(_ref, corrections))
+        meta = msgspec.structs.replace(group.meta, batches=refs, settled=settlement.held, wire=Wire())
+        return Group(meta, (*group.batches, *corrections), settles=True)
+
+    def _corrections(self, corrected: dict[int, tuple[Explained, ...]], sealed_at_ms: int) -> list[SealedBatch]:
+        """Seal ledger batches again, under the numbers that they had."""
+        batches: list[SealedBatch] = []
+        for first, said in sorted(corrected.items()):
+            end = first + sum(len(one.counts) for one in said)
+            seqs = np.arange(first, end, dtype=np.int64)
+            batches += self._sealers[self._plan.ledger.id].seal(first, end, seqs, self._entry_rows(said), sealed_at_ms)
+        return batches
 
     def _group(
-        self, batches: list[SealedBatch], counts: tuple[Count, ...], kept_json_bytes: int, observed_json_bytes: int
+        self,
+        batches: list[SealedBatch],
+        counts: tuple[Count, ...],
+        explained: tuple[Explained, ...],
+        kept_json_bytes: int,
+        observed_json_bytes: int,
     ) -> Group:
         derived = tuple(
             Count(b.contract, Fate.KEPT.value, "", "", b.rows)
@@ -143,18 +171,20 @@ class Intake:
             number=self._number,
             next_seq=dict(self._next_seq),
             open_windows=self._windows.marks if self._windows is not None else (),
-            batches=tuple(BatchRef(b.contract, b.first_seq, b.span, b.rows, len(b.data)) for b in batches),
+            batches=tuple(map(_ref, batches)),
             counts=merge((*counts, *derived)),
             wire=self._wire(batches, kept_json_bytes, observed_json_bytes),
+            owed=self._owed.explained,
+            explained=explained,
         )
         self._number += 1
         return Group(meta, tuple(batches))
 
-    def _entries(
+    def _explained(
         self, first_seq: int, observed: int, valid: int, kept: int, refused: tuple[Refused, ...]
-    ) -> list[Entry]:
-        """Return one entry per fate, rule and reason of the range [first_seq, first_seq + observed)."""
-        source, epoch = self._plan.source, self._plan.epoch
+    ) -> Explained:
+        """Return one count per fate, rule and reason of the range [first_seq, first_seq + observed)."""
+        source = self._plan.source
         passed_over = Fate.AGGREGATED if self._windows is not None else Fate.DROPPED
         found: list[tuple[Fate, int, str, str]] = [
             (Fate.KEPT, kept, "", ""),
@@ -165,11 +195,8 @@ class Intake:
             codes[entry.code] = codes.get(entry.code, 0) + 1
         rule = f"{source.id}@{source.version}"
         found.extend((Fate.DROPPED, count, rule, code) for code, count in sorted(codes.items()))
-        return [
-            Entry(source.id, epoch, first_seq, observed, fate, count, rule, reason)
-            for fate, count, rule, reason in found
-            if count
-        ]
+        counts = (Count(source.id, fate.value, rule, reason, count) for fate, count, rule, reason in found)
+        return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
 
     def _derived(self, contract: Contract, columns: dict[str, Column], sealed_at_ms: int) -> list[SealedBatch]:
         """Seal rows of a stream that the device itself writes, numbered on from its last."""
@@ -220,7 +247,8 @@ class Intake:
         # Cut in bytes first: a character is at least one byte, and a batch's limit is in bytes.
         return line[:limit].decode("utf-8", errors="replace")[:limit]
 
-    def _entry_rows(self, entries: list[Entry]) -> dict[str, Column]:
+    def _entry_rows(self, explained: Iterable[Explained]) -> dict[str, Column]:
+        entries: list[Entry] = [entry for one in explained for entry in one.entries(self._plan.epoch)]
         reason_max = self._limits["reason"]
         return {
             "stream": [entry.stream for entry in entries],
@@ -246,3 +274,7 @@ class Intake:
             all_packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in batches),
             observed_json_bytes=observed_json_bytes,
         )
+
+
+def _ref(batch: SealedBatch) -> BatchRef:
+    return BatchRef(batch.contract, batch.first_seq, batch.span, batch.rows, len(batch.data))

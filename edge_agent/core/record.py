@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.ranges import RangeSet
-from edge_agent.core.accounts import Count, Wire
+from edge_agent.core.accounts import Count, Explained, Wire
 from edge_agent.core.windows import WindowMark
 
 SEGMENT_MAGIC: Final = b"FLSP"
@@ -59,7 +59,9 @@ class Settled(Struct, frozen=True, array_like=True):
 class Meta(Struct, frozen=True, array_like=True):
     """What a record says about itself, and what a restart needs. `counts` and `wire` are of this record alone.
 
-    `next_seq` is, per stream, the first number that neither this record nor one before it accounts for.
+    `next_seq` is, per stream, the first number that neither this record nor one before it accounts for. `owed` are the
+    ledger entries of this record and of those before it that no ledger batch holds yet; `explained` are the entries in
+    this record's ledger batch. A spool that was written before there were `owed` entries has none.
     """
 
     number: int
@@ -69,6 +71,8 @@ class Meta(Struct, frozen=True, array_like=True):
     counts: tuple[Count, ...] = ()
     wire: Wire = Wire()
     settled: tuple[Settled, ...] = ()
+    owed: Explained = Explained()
+    explained: tuple[Explained, ...] = ()
 
 
 class Frame(Struct, frozen=True):

@@ -65,6 +65,7 @@ class Segment:
 class Recovered(Struct, frozen=True):
     """`missing` are ranges that no whole record accounts for; `damaged` what is known of the records that rotted.
 
+    `ledgers` are whole records that hold ledger entries; they matter, and are named, only when something is missing.
     `cursor_rotted` says that the sums of deleted segments are gone: the ledger will not add up, and must say so.
     """
 
@@ -73,6 +74,7 @@ class Recovered(Struct, frozen=True):
     pending: tuple[PendingBatch, ...] = ()
     missing: dict[str, RangeSet] = {}
     damaged: tuple[Meta, ...] = ()
+    ledgers: tuple[Meta, ...] = ()
     freed: dict[str, RangeSet] = {}
     freed_counts: tuple[Count, ...] = ()
     freed_wire: Wire = Wire()
@@ -144,6 +146,7 @@ def recover(disk: Disk, names: list[str]) -> Recovered:
         pending=tuple(pending),
         missing=missing,
         damaged=tuple(damaged),
+        ledgers=tuple(meta for meta in known.values() if missing and meta.explained),
         freed=freed,
         freed_counts=cursor.counts if cursor is not None else (),
         freed_wire=cursor.wire if cursor is not None else Wire(),

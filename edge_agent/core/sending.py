@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+from msgspec.structs import replace
+
 from contracts import ranges
 from contracts.ranges import RangeSet
 from edge_agent.core.recovery import PendingBatch
@@ -95,10 +97,15 @@ class SendWindow:
         return sum(sending.state is State.HELD for sending in self._sendings.values())
 
     def add(self, batch: PendingBatch) -> None:
-        """Take in a durable batch."""
+        """Take in a durable batch. One for the range of an earlier one corrects it: its bytes go in both places."""
+        waiting = self._by_contract.setdefault(batch.contract, deque())
+        if waiting and batch.first_seq <= waiting[-1].first_seq:  # only a settlement goes back
+            for earlier in waiting:
+                if (earlier.first_seq, earlier.span) == (batch.first_seq, batch.span):
+                    self._sendings[earlier.id].batch = replace(batch, id=earlier.id)
         self._sendings[batch.id] = Sending(batch)
         heapq.heappush(self._ready, batch.id)
-        self._by_contract.setdefault(batch.contract, deque()).append(batch)
+        waiting.append(batch)
 
     def take(self, now_s: float) -> Sending | None:
         """Return the next batch to publish, which counts as published now; None while the window is full or paused."""

@@ -42,10 +42,11 @@ QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its source do
 
 
 class Group(Struct, frozen=True):
-    """What one flush produced: durable together or not at all."""
+    """What one flush produced: durable together or not at all. One that `settles` accounts for all that is missing."""
 
     meta: Meta
     batches: tuple[SealedBatch, ...]
+    settles: bool = False
 
 
 def open_spool(disk: Disk, wanted: Identity) -> "Spool":
@@ -148,15 +149,13 @@ class Spool:
         self._next_id += len(pending)
         segment.take(group.meta, len(data))
         self._newest = group.meta
+        if group.settles:
+            self._holding = False  # Segments may be deleted again.
         return pending
 
     def read(self, batch: PendingBatch) -> bytes:
         """Return a batch as it was sealed."""
         return self._disk.read(segment_name(batch.segment), batch.offset, batch.length)
-
-    def settled(self) -> None:
-        """Allow segments to be deleted: every damaged range has been accounted for in a record."""
-        self._holding = False
 
     def commit(self, batches: Iterable[PendingBatch]) -> None:
         """Note that the lake holds these batches, and delete the segments of which it holds all.

@@ -93,8 +93,8 @@ def _refuse_beside_unfinished(home: Path, device: str) -> None:
         if other == home or not (other / "spool").exists():
             continue
         status = other / "status.json"
-        streams = msgspec.json.decode(status.read_bytes())["streams"] if status.exists() else None
-        if streams is None or any(stream["observed"] != stream["committed_upto"] for stream in streams.values()):
+        # Not by the streams' watermarks alone: open windows and ledger entries wait in the spool without a number yet.
+        if not status.exists() or not msgspec.json.decode(status.read_bytes())["drained"]:
             file = msgspec.json.decode((other / "agent.json").read_bytes(), type=AgentConfig).source.file
             raise OperatorMustActError(
                 f"device {device!r}: its replay of {file} is not drained: run that one to its end first, "

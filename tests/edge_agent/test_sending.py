@@ -163,3 +163,15 @@ def test_pauses_before_connecting_grow_and_differ() -> None:
     assert connect_pause_s(0, lambda: 0.0) == 0.25
     assert connect_pause_s(1_000, lambda: 0.999999) == pytest.approx(CONNECT_S_MAX, rel=1e-5)
     assert connect_pause_s(3, lambda: 0.1) < connect_pause_s(3, lambda: 0.9) < connect_pause_s(6, lambda: 0.9)
+
+
+def test_a_correction_is_what_goes_in_both_places_and_one_watermark_ends_both() -> None:
+    window = filled(3)
+    correction = PendingBatch(3, "telemetry", 10, 10, segment=2, offset=7, length=5)
+    window.add(correction)
+    sent = [s.batch for s in iter(lambda: window.take(0.0), None)]
+    assert [b.id for b in sent] == [0, 1, 2, 3]
+    assert [(b.segment, b.offset, b.length) for b in sent] == [(1, 0, 1), (2, 7, 5), (1, 0, 1), (2, 7, 5)]
+    done = window.commit({"telemetry": ((0, 30),)})
+    assert sorted((b.id, b.segment) for b in done) == [(0, 1), (1, 1), (2, 1), (3, 2)]  # each frees its own segment
+    assert len(window) == 0

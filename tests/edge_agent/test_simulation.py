@@ -1,195 +1,21 @@
-"""Whole agents over a simulated disk, clock, broker and lake: a seed drives crashes at every step, loss and rot."""
+"""Whole agents over a simulated disk, clock, broker and lake: a seed drives crashes at every step, loss and rot.
 
-import heapq
-import json
+Half of the worlds read at a pace at which several ledger batches fall due on the way, the others at once.
+"""
+
 import random
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from contracts import watermark
-from contracts.bundle import Model
-from edge_agent.agent import Agent, Settings
-from edge_agent.app import resume
-from edge_agent.core.filtering import Filter
-from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.agent import LOST_SETTLE_S
+from edge_agent.core.accounts import StreamSums
+from edge_agent.core.owed import LEDGER_INTERVAL_S
 from edge_agent.core.record import scan
-from edge_agent.core.recovery import Identity
-from edge_agent.core.spool import open_spool
 from edge_agent.report import Report
-from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
-from tests.edge_agent.worlds import Crash, MemoryDisk
-
-DEVICE = "device"
-MODEL = Model("sim", "1", "m.onnx", "", SENSORS, 60.0, 8)
-
-
-class SumScorer:
-    """Scores by the first sensor alone."""
-
-    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return rows[:, 0]
-
-
-class Lines:
-    """A source in memory, handed out in uneven parts."""
-
-    def __init__(self, lines: list[bytes], rng: random.Random) -> None:
-        self._lines = lines
-        self._at = 0
-        self._rng = rng
-        self.at_end = False
-
-    def read(self, events_max: int) -> list[bytes]:
-        part = self._lines[self._at : self._at + min(events_max, self._rng.randint(1, 60))]
-        self._at += len(part)
-        self.at_end = self._at == len(self._lines)
-        return part
-
-    def skip(self, events: int) -> int:
-        self._at = min(len(self._lines), self._at + events)
-        return self._at
-
-    def close(self) -> None:
-        return
-
-
-class World:
-    """Clock, inbox and uplink in one; a broker that forgets, answers late and breaks links; a lake behind it."""
-
-    def __init__(self, seed: int, lines: list[bytes]) -> None:
-        self.rng = random.Random(seed)
-        self.lines = lines
-        self.disk = MemoryDisk(rng=self.rng)
-        self.lake = Lake(DEVICE)
-        self.now_s = 0.0
-        self.faults = True
-        self.link = 0
-        self._up = False
-        self._coming: list[tuple[float, int, Callable[[], LinkEvent | None]]] = []
-        self._order = 0
-        self._message = 0
-
-    def now_ms(self) -> int:
-        return 1_800_000_000_000 + int(self.now_s * 1_000)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def take(self, wait_s: float) -> list[LinkEvent]:
-        until = self.now_s + wait_s
-        events: list[LinkEvent] = []
-        while self._coming and (self._coming[0][0] <= self.now_s or (not events and self._coming[0][0] <= until)):
-            when, _, happen = heapq.heappop(self._coming)
-            self.now_s = max(self.now_s, when)
-            event = happen()
-            if event is not None:
-                events.append(event)
-        if not events:
-            self.now_s = max(self.now_s, until) + 0.001
-        return events
-
-    def connect(self, epoch: int) -> None:
-        self.link += 1
-        link = self.link
-        if self._chance(0.2):
-            self._later(lambda: LinkDown(link, "no broker"))
-            return
-        self._up = True
-        self._later(lambda: LinkUp(link, 20, None), 0.05)
-        self._later(lambda: Subscribed(link, 1), 0.1)
-        self._later(lambda: self._retained(link), 0.2)
-
-    def publish(self, batch: bytes) -> int | None:
-        if not self._up:
-            return None
-        self._message += 1
-        link, message = self.link, self._message
-        if self._chance(0.02):
-            self._up = False
-            self._later(lambda: LinkDown(link, "broken"))
-            return message
-        code = 0x10 if self._chance(0.05) else 0
-        lost = self._chance(0.05)  # acknowledged, and dropped
-        self._later(lambda: Answered(link, message, code))
-        if code == 0 and not lost:
-            self._later(lambda: self._commit(batch), 2.0)
-        return message
-
-    def drop(self) -> None:
-        self._up = False
-
-    def close(self, epoch: int) -> None:
-        self._up = False
-
-    def run(self) -> Report:
-        """Start an agent and run it to its end; a crash raises Crash."""
-        spool = open_spool(self.disk, Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000))
-        stream = bundle_of().stream("telemetry")
-        plan = Plan(
-            device=DEVICE,
-            shard=0,
-            epoch=spool.epoch,
-            source=CONTRACTS["telemetry"],
-            ledger=CONTRACTS["ledger"],
-            quarantine=CONTRACTS["quarantine"],
-            filter=Filter(MODEL, SumScorer()),
-            windows=stream.windows,
-            windows_contract=CONTRACTS["telemetry_windows"],
-        )
-        intake = Intake(plan, spool.recovered.newest)
-        source = Lines(self.lines, self.rng)
-        resume(intake, source, "lines")
-        settings = Settings(DEVICE, "telemetry", 0.0, 0.2, True)
-        agent = Agent(
-            settings, intake, spool, source, self, self, self, self.rng.random, lambda: None, self._status
-        )  # fmt: skip
-        return agent.run()
-
-    def crash(self) -> None:
-        """What a crash leaves: the disk without a part of what was not synced, nothing on the way to the agent."""
-        if self.rng.random() < 0.5:
-            self.disk.cut_power()
-        self.disk.crash_after = None
-        self._up = False
-        self.link += 1
-        # Batches that the broker has may still arrive.
-
-    def _status(self, report: Report) -> None:
-        self.last = report
-        assert self.now_s < 50_000, f"no progress: {report}"
-
-    def _commit(self, batch: bytes) -> LinkEvent | None:
-        self.lake.take(batch)
-        return self._retained(self.link)
-
-    def _retained(self, link: int) -> LinkEvent | None:
-        if not self._up or link != self.link or self._chance(0.2):
-            return None
-        return AckArrived(link, watermark.encode(self.lake.ack()))
-
-    def _later(self, happen: Callable[[], LinkEvent | None], most_s: float = 0.5) -> None:
-        self._order += 1
-        heapq.heappush(self._coming, (self.now_s + self.rng.random() * most_s, self._order, happen))
-
-    def _chance(self, chance: float) -> bool:
-        return self.faults and self.rng.random() < chance
-
-
-def lines_with_faults(rng: random.Random, events: int) -> list[bytes]:
-    lines = []
-    for seq in range(events):
-        changes: dict[str, Any] = {}
-        if rng.random() < 0.03:
-            changes = rng.choice([{"f2": float("nan")}, {"asset_id": "x" * 65}, {"f9": None}])
-        if rng.random() < 0.02:
-            changes |= {"occurred_at": "2026-01-01T00:00:00Z"}  # late
-        lines.append(b"{not json" if rng.random() < 0.01 else json.dumps(reading(seq, **changes)).encode())
-    return lines
+from tests.edge_agent.plant import SENSORS, Json
+from tests.edge_agent.simulated import World, lines_with_faults
+from tests.edge_agent.worlds import Crash
 
 
 def check(world: World, report: Report, seed: int) -> None:
@@ -210,14 +36,45 @@ def check(world: World, report: Report, seed: int) -> None:
         assert sum(row["count"] for row in windows) == len(SENSORS) * valid, f"seed={seed}"
         assert sum(row["kept"] for row in windows) == len(SENSORS) * telemetry.kept, f"seed={seed}"
         assert len(lake.rows("quarantine")) == sum(telemetry.dropped.values()), f"seed={seed}"
+        check_ledger(world, telemetry, seed)
+
+
+def check_ledger(world: World, telemetry: StreamSums, seed: int) -> None:
+    """The lake's entries say what the device says, over ranges that follow each other, of which each adds up."""
+    entries = [row for row in world.lake.rows("ledger") if row["stream"] == "telemetry"]
+    assert fates(entries) == fates_of(telemetry), f"seed={seed}"
+    summed: Counter[tuple[int, int]] = Counter()
+    for row in entries:
+        summed[row["first_seq"], row["span"]] += row["count"]
+    at = 0
+    for (first, span), count in sorted(summed.items()):
+        assert (first, count) == (at, span), f"seed={seed}"
+        at += span
+    assert at == telemetry.observed, f"seed={seed}"
+    ledgers = sum(name == "ledger" for name, *_ in world.lake.batches)
+    assert ledgers <= world.runs + world.now_s / LEDGER_INTERVAL_S, f"seed={seed}"
+
+
+def fates(entries: list[Json]) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for row in entries:
+        sums[row["fate"]] += row["count"]
+    return {fate: count for fate, count in sums.items() if count}
+
+
+def fates_of(sums: StreamSums) -> dict[str, int]:
+    found = {
+        "kept": sums.kept, "aggregated": sums.aggregated, "dropped": sum(sums.dropped.values()), "lost": sums.lost,
+    }  # fmt: skip
+    return {fate: count for fate, count in found.items() if count}
 
 
 @pytest.mark.parametrize("seed", [*range(40), 1038])  # 1038: killed before a sync, then a power cut
 def test_crashes_at_any_step_lose_and_double_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    world = World(seed, lines_with_faults(rng, rng.randint(50, 600)))
+    world = World(seed, lines_with_faults(rng, rng.randint(50, 600)), events_per_s=seed % 2 * 30.0)
     for _ in range(rng.randint(1, 12)):
-        world.disk.crash_after = rng.randint(0, 60)
+        world.disk.crash_after = rng.randint(0, 60 + seed % 2 * 140)
         try:
             report = world.run()
         except Crash:
@@ -243,12 +100,13 @@ def test_a_crash_between_every_two_steps_of_a_short_run() -> None:
         check(world, report, steps)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_rot_is_accounted_for_as_lost_and_nothing_else_is(seed: int) -> None:
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_rot_is_accounted_for_as_lost_and_nothing_else_is(seed: int, offline: bool) -> None:
     rng = random.Random(seed)
-    world = World(seed, lines_with_faults(rng, 400))
-    world.faults = False
-    world.disk.crash_after = rng.randint(15, 30)
+    world = World(seed, lines_with_faults(rng, 400), events_per_s=seed % 2 * 30.0)
+    world.faults, world.offline = False, offline
+    world.disk.crash_after = rng.randint(15, 30 + seed % 2 * 150)
     with pytest.raises(Crash):
         world.run()
     world.disk.crash_after = None
@@ -263,6 +121,7 @@ def test_rot_is_accounted_for_as_lost_and_nothing_else_is(seed: int) -> None:
     data = world.disk.files[name]
     world.disk.files[name] = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
     world.crash()
+    world.offline = False
     report = world.run()
     telemetry = report.streams["telemetry"]
     assert report.drained
@@ -272,6 +131,68 @@ def test_rot_is_accounted_for_as_lost_and_nothing_else_is(seed: int) -> None:
     assert report.unexplained == 0, f"seed={seed} {report}"
     assert telemetry.kept == len(world.lake.rows("telemetry")), f"seed={seed}"  # what arrived is not called lost
     entries = [row for row in world.lake.rows("ledger") if row["stream"] == "telemetry"]
-    if telemetry.lost:
-        assert sum(row["count"] for row in entries) == 400
-        assert [row["reason"] for row in entries if row["fate"] == "lost"] == ["spool_corrupt"]
+    assert fates(entries) == fates_of(telemetry), f"seed={seed}"  # whichever record held the entries of what is lost
+    assert [row["reason"] for row in entries if row["fate"] == "lost"] == ["spool_corrupt"] * bool(telemetry.lost)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_followed_file_that_goes_quiet_gets_its_ledger_out(seed: int) -> None:
+    world = World(seed, lines_with_faults(random.Random(seed), 100))
+    world.faults = False
+    agent = world.start(followed=True)
+    said: list[float] = []
+
+    def on_status(report: Report) -> None:
+        telemetry = report.streams.get("telemetry")
+        assert telemetry is None or telemetry.unexplained == 0
+        if world.lake.rows("ledger"):
+            said.append(world.now_s)
+        if world.now_s > 30.0:
+            agent.stop()
+
+    world.on_status = on_status
+    report = agent.run()
+    assert report.pending_batches == 0
+    assert min(said) < LEDGER_INTERVAL_S + 5.0  # the way to the lake takes up to 3 s, a status comes every second
+    check_ledger(world, report.streams["telemetry"], seed)
+    assert sum(name == "ledger" for name, *_ in world.lake.batches) == 1
+
+
+def test_an_agent_that_is_stopped_leaves_its_owed_entries_to_the_next() -> None:
+    world = World(3, lines_with_faults(random.Random(3), 100))
+    world.faults = False
+    agent = world.start(followed=True)
+    world.on_status = lambda report: agent.stop() if world.lake.rows("telemetry") else None
+    agent.run()
+    assert world.lake.rows("ledger") == []
+    world.on_status = lambda _report: None
+    world.crash()
+    check(world, world.run(), 3)
+    assert sum(name == "ledger" for name, *_ in world.lake.batches) == 1
+
+
+def test_a_settlement_that_the_disk_does_not_take_is_written_later() -> None:
+    world = World(5, lines_with_faults(random.Random(5), 400), events_per_s=20.0)
+    world.faults, world.offline = False, True
+    world.disk.crash_after = 150
+    with pytest.raises(Crash):
+        world.run()
+    world.disk.crash_after = None
+    name = next(name for name in world.disk.files if name.endswith(".log"))
+    data = world.disk.files[name]
+    at = scan(data).frames[3].end - 1
+    world.disk.files[name] = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+    world.crash()
+    world.offline = False
+    begun_s = world.now_s
+
+    def on_status(_report: Report) -> None:
+        is_full = LOST_SETTLE_S - 2 < world.now_s - begun_s < LOST_SETTLE_S + 8
+        world.disk.fail_after = 0 if is_full else None
+
+    world.on_status = on_status
+    report = world.run()
+    entries = [row for row in world.lake.rows("ledger") if row["stream"] == "telemetry"]
+    assert (report.drained, report.unexplained) == (True, 0)
+    assert report.streams["telemetry"].lost > 0
+    assert fates(entries) == fates_of(report.streams["telemetry"])

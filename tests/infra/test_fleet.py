@@ -27,28 +27,27 @@ def _replay(folder: Path, name: str) -> Replay:
     return Replay("press-01", "purchases", file)
 
 
-def _leave(endpoints: Endpoints, replay: Replay, committed: int | None) -> None:
+def _leave(endpoints: Endpoints, replay: Replay, drained: bool | None) -> None:
     home = home_of(endpoints, replay)
     (home / "spool").mkdir()
-    if committed is not None:
-        streams = {"purchases": {"observed": 10, "committed_upto": committed}}
-        (home / "status.json").write_bytes(msgspec.json.encode({"streams": streams}))
+    if drained is not None:
+        (home / "status.json").write_bytes(msgspec.json.encode({"drained": drained}))
 
 
 def test_the_same_replay_goes_on_where_it_stopped(endpoints: Endpoints, tmp_path: Path) -> None:
     first = _replay(tmp_path, "a")
     config = prepare(endpoints, tmp_path, first)
-    _leave(endpoints, first, committed=3)
+    _leave(endpoints, first, drained=False)
     assert prepare(endpoints, tmp_path, first) == config
 
 
-@pytest.mark.parametrize("committed", [3, None])
+@pytest.mark.parametrize("drained", [False, None])
 def test_another_file_is_refused_while_the_first_is_not_drained(
-    endpoints: Endpoints, tmp_path: Path, committed: int | None
+    endpoints: Endpoints, tmp_path: Path, drained: bool | None
 ) -> None:
     first = _replay(tmp_path, "a")
     prepare(endpoints, tmp_path, first)
-    _leave(endpoints, first, committed)
+    _leave(endpoints, first, drained)
     with pytest.raises(OperatorMustActError, match=r"a\.jsonl is not drained"):
         prepare(endpoints, tmp_path, _replay(tmp_path, "bb"))
 
@@ -56,7 +55,7 @@ def test_another_file_is_refused_while_the_first_is_not_drained(
 def test_another_file_follows_a_drained_one(endpoints: Endpoints, tmp_path: Path) -> None:
     first = _replay(tmp_path, "a")
     before = prepare(endpoints, tmp_path, first)
-    _leave(endpoints, first, committed=10)
+    _leave(endpoints, first, drained=True)
     assert prepare(endpoints, tmp_path, _replay(tmp_path, "bb")) != before
 
 

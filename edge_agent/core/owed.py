@@ -1,0 +1,48 @@
+"""When the ledger entries of several flushes go out together."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from edge_agent.core.accounts import Explained
+
+LEDGER_INTERVAL_S: Final = 5.0  # s; an account some seconds later costs nobody, one per flush doubles the batches
+OWED_ACCOUNTS_MAX: Final = 16  # fates, rules, reasons; each stands twice in every record, with some 60 bytes
+
+
+class Owed:
+    """Ledger entries that no batch holds yet: one range of the source, as every flush begins where the last one ended.
+
+    They are durable in the metadata of every record, so a process that is stopped or killed leaves them to the next.
+    While they are `withheld` none are due: a settlement may yet find that events in them are lost.
+    """
+
+    def __init__(self, explained: Explained, *, withheld: bool) -> None:
+        self.explained = explained
+        self._withheld = withheld
+        self._since_ms: int | None = None
+
+    def add(self, observed: Explained) -> None:
+        """Take in what became of the next events."""
+        self.explained = self.explained.joined(observed)
+
+    def take_due(self, now_ms: int, *, final: bool) -> tuple[Explained, ...]:
+        """Return the entries if they are old, of many accounts, or `final`; they are owed no longer."""
+        if not self.explained.counts or self._withheld:
+            return ()
+        if self._since_ms is None:
+            self._since_ms = now_ms  # After a restart their age starts anew.
+        age_s = (now_ms - self._since_ms) / 1_000
+        # A clock that was set back must not keep them until it has caught up.
+        is_young = 0 <= age_s < LEDGER_INTERVAL_S
+        if is_young and len(self.explained.counts) < OWED_ACCOUNTS_MAX and not final:
+            return ()
+        return (self._take(),)
+
+    def take_settled(self, gone: Iterable[Explained]) -> Explained:
+        """Return all entries without what they say of lost events; from now on they are due as ever."""
+        self._withheld = False
+        return self._take().without(gone)
+
+    def _take(self) -> Explained:
+        taken, self.explained, self._since_ms = self.explained, Explained(), None
+        return taken

@@ -1,0 +1,224 @@
+"""Ledger entries of several flushes go out together, each event in one of them, whatever becomes of the process."""
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.ranges import RangeSet
+from edge_agent.core.accounts import Count, Explained, merge
+from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.owed import LEDGER_INTERVAL_S, OWED_ACCOUNTS_MAX
+from edge_agent.core.record import Cursor, Meta, decode_cursor, encode_cursor, frame, scan, segment_header
+from edge_agent.core.recovery import Identity, segment_name
+from edge_agent.core.settlement import settlement_of
+from edge_agent.core.spool import Group, Spool, open_spool
+from tests.edge_agent.plant import CONTRACTS, SENSORS, Json, lines_of, reading, rows_of
+from tests.edge_agent.simulated import plan_of
+from tests.edge_agent.worlds import MemoryDisk
+
+INTERVAL_MS = int(LEDGER_INTERVAL_S * 1_000)
+WANTED = Identity("device", "telemetry", 7, 100)
+
+
+def plan() -> Plan:
+    return plan_of(epoch=100)
+
+
+def lines(first: int, count: int, **changes: Any) -> list[bytes]:
+    return lines_of([reading(seq, **changes) for seq in range(first, first + count)])
+
+
+def taken(intake: Intake, read: list[bytes], now_ms: int, *, final: bool = False) -> Group:
+    group = intake.take(read, now_ms, final=final)
+    assert group is not None
+    return group
+
+
+def entries(*groups: Group) -> list[Json]:
+    """Return the rows of their ledger batches."""
+    batches = [batch for group in groups for batch in group.batches if batch.contract == "ledger"]
+    return [row for batch in batches for row in rows_of(CONTRACTS["ledger"], batch.data)]
+
+
+def said(rows: list[Json]) -> dict[tuple[str, str], int]:
+    """Return the sums by fate and reason."""
+    sums: dict[tuple[str, str], int] = {}
+    for row in rows:
+        sums[row["fate"], row["reason"]] = sums.get((row["fate"], row["reason"]), 0) + row["count"]
+    return {key: count for key, count in sums.items() if count}
+
+
+def counted(*groups: Group) -> dict[tuple[str, str], int]:
+    """Return what the records count of the source, by fate and reason."""
+    counts = merge(count for group in groups for count in group.meta.counts)
+    return {(c.fate, c.reason): c.count for c in counts if c.stream == "telemetry"}
+
+
+def test_flushes_are_counted_at_once_and_their_entries_sealed_together() -> None:
+    intake = Intake(plan(), None)
+    groups = [taken(intake, lines(at * 10, 10), at * 200) for at in range(3)]
+    bad = taken(intake, lines(30, 5, f3="warm"), 600)
+    assert entries(*groups, bad) == []
+    assert [sum(c.count for c in g.meta.counts if c.stream == "telemetry") for g in (*groups, bad)] == [10, 10, 10, 5]
+    assert (bad.meta.owed.first_seq, bad.meta.owed.end_seq) == (0, 35)
+    last = taken(intake, lines(35, 10), INTERVAL_MS)
+    rows = entries(last)
+    assert {(row["first_seq"], row["span"]) for row in rows} == {(0, 45)}
+    assert said(rows) == counted(*groups, bad, last)
+    assert said(rows)["dropped", "f3.type"] == 5
+    assert len(rows) == 3
+    assert (last.meta.owed, last.meta.explained) == (Explained(), (Explained(0, 45, last.meta.explained[0].counts),))
+    following = taken(intake, lines(45, 10), INTERVAL_MS + 200)
+    assert entries(following) == []  # its age begins with it
+    assert following.meta.owed.first_seq == 45
+
+
+def test_a_source_without_lines_gets_its_entries_sealed_when_they_are_due() -> None:
+    intake = Intake(plan(), None)
+    first = taken(intake, lines(0, 10), 1_000)
+    assert intake.take([], 1_000 + INTERVAL_MS - 1) is None
+    idle = taken(intake, [], 1_000 + INTERVAL_MS)
+    assert [batch.contract for batch in idle.batches] == ["ledger"]
+    assert said(entries(idle)) == counted(first)
+    assert counted(idle) == {}
+    assert intake.take([], 1_000 + 3 * INTERVAL_MS) is None
+
+
+def test_the_end_of_the_source_seals_them() -> None:
+    intake = Intake(plan(), None)
+    first = taken(intake, lines(0, 10), 0)
+    last = taken(intake, [], 1, final=True)
+    assert said(entries(last)) == counted(first)
+    assert last.meta.owed == Explained()
+    assert intake.take([], 2, final=True) is None
+
+
+def test_entries_of_many_accounts_are_not_collected_further() -> None:
+    intake = Intake(plan(), None)
+    kinds: list[Json] = [{name: value} for value in ("warm", None) for name in SENSORS]
+    assert len(kinds) > OWED_ACCOUNTS_MAX
+    groups = [taken(intake, lines(at, 1, **changes), 0) for at, changes in enumerate(kinds)]
+    assert [len(entries(group)) for group in groups] == [
+        OWED_ACCOUNTS_MAX if at == OWED_ACCOUNTS_MAX - 1 else 0 for at in range(len(kinds))
+    ]
+    assert all(len(group.meta.owed.counts) < OWED_ACCOUNTS_MAX for group in groups)
+    packed = max(len(msgspec.msgpack.encode(group.meta.owed)) for group in groups)
+    assert packed < OWED_ACCOUNTS_MAX * 60
+
+
+def test_a_clock_that_was_set_back_keeps_nothing_back() -> None:
+    intake = Intake(plan(), None)
+    first = taken(intake, lines(0, 10), 10**12)
+    assert said(entries(taken(intake, [], 1_000))) == counted(first)
+
+
+def test_a_restart_owes_what_the_newest_record_owed_and_its_age_starts_anew() -> None:
+    before = taken(Intake(plan(), None), lines(0, 10), 0)
+    intake = Intake(plan(), before.meta)
+    intake.refill(0, lines(0, 10))
+    after = taken(intake, lines(10, 10), 10**9)
+    assert entries(after) == []
+    last = taken(intake, [], 10**9 + INTERVAL_MS)
+    assert {(row["first_seq"], row["span"]) for row in entries(last)} == {(0, 20)}
+    assert said(entries(last)) == counted(before, after)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3_000), st.sampled_from(["", "warm", "killed"])), max_size=25)
+)
+def test_whatever_the_flushes_and_restarts_every_event_is_in_one_range(steps: list[tuple[int, int, str]]) -> None:
+    intake, groups, now_ms = Intake(plan(), None), list[Group](), 0
+    for count, wait_ms, what in steps:
+        now_ms += wait_ms
+        read = lines(intake.next_seq, count, **({"f1": "warm"} if what == "warm" else {}))
+        if what == "killed":  # before the group was durable: it never was
+            intake.take(read, now_ms)
+            intake = Intake(plan(), groups[-1].meta if groups else None)
+            intake.refill(intake.resume_seq, lines(intake.resume_seq, intake.next_seq - intake.resume_seq))
+        elif (group := intake.take(read, now_ms)) is not None:
+            groups.append(group)
+    if (group := intake.take([], now_ms, final=True)) is not None:
+        groups.append(group)
+    rows = entries(*groups)
+    assert said(rows) == counted(*groups)
+    at = 0
+    for first, span in sorted({(row["first_seq"], row["span"]) for row in rows}):
+        assert first == at
+        assert sum(row["count"] for row in rows if row["first_seq"] == first) == span
+        at += span
+    assert at == intake.next_seq
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+
+
+def rotten(records: list[Group], victim: int) -> Spool:
+    """Return a spool opened over these records, one of which has rotted."""
+    disk = MemoryDisk()
+    spool = open_spool(disk, WANTED)
+    for record in records:
+        spool.append(record)
+    name = segment_name(1)
+    data = bytearray(disk.files[name])
+    data[scan(bytes(data)).frames[victim].end - 1] ^= 1
+    disk.files[name] = bytes(data)
+    return open_spool(disk, WANTED)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("victim", range(6))
+@pytest.mark.parametrize("delivered", [False, True])
+def test_whichever_record_rots_its_events_are_said_once(victim: int, delivered: bool, seed: int) -> None:
+    """Six records: a ledger batch in the third, alone in the fourth, none since; the lake has the victim or nothing."""
+    rng = random.Random(seed)
+    intake = Intake(plan(), None)
+    times = [0, 200, INTERVAL_MS, INTERVAL_MS + 200, 2 * INTERVAL_MS + 200, 2 * INTERVAL_MS + 400]
+    records: list[Group] = []
+    for place, now_ms in enumerate(times):
+        read = [] if place == 4 else lines(intake.next_seq, rng.randint(1, 9), **rng.choice([{}, {"f1": "warm"}]))
+        records.append(taken(intake, read, now_ms))
+    assert [bool(record.meta.explained) for record in records] == [False, False, True, False, True, False]
+    spool = rotten(records, victim)
+    held: dict[str, RangeSet] = {}
+    if delivered:
+        held = {b.contract: ((b.first_seq, b.first_seq + b.span),) for b in records[victim].batches}
+    again = Intake(plan(), spool.recovered.newest, damaged=spool.is_damaged)
+    again.refill(again.resume_seq, lines(again.resume_seq, again.next_seq - again.resume_seq))
+    assert entries(taken(again, lines(again.next_seq, 1), 10**9)) == []  # not before the settlement
+    settled = again.settle(settlement_of(spool.recovered, held), 10**9)
+    assert settled.meta.owed == Explained()
+    final = again.take([], 10**9, final=True)
+    sent = {batch.first_seq: batch for record in records for batch in record.batches if batch.contract == "ledger"}
+    if not delivered:
+        sent = {first: batch for first, batch in sent.items() if batch not in records[victim].batches}
+    sent |= {batch.first_seq: batch for batch in settled.batches if batch.contract == "ledger" and batch.rows}
+    rows = [row for batch in sent.values() for row in rows_of(CONTRACTS["ledger"], batch.data)]
+    events = sum(count.count for count in records[victim].meta.counts if count.stream == "telemetry")
+    own = [row for row in rows if row["stream"] == "telemetry"]
+    assert sum(row["count"] for row in own) == again.next_seq
+    assert said(own).get(("lost", "spool_corrupt"), 0) == (0 if delivered else events)
+    assert final is None or entries(final) == []
+
+
+def as_before(meta: Meta) -> list[Any]:
+    """Return metadata as it was written before entries were owed."""
+    packed: list[Any] = msgspec.to_builtins(meta)
+    return packed[:7]
+
+
+def test_a_spool_of_before_there_were_owed_entries_opens_and_owes_nothing() -> None:
+    meta = Meta(0, {"telemetry": 10}, (), counts=(Count("telemetry", "kept", "", "", 10),))
+    disk = MemoryDisk()
+    open_spool(disk, WANTED)
+    disk.append(segment_name(1), segment_header(100) + frame(as_before(meta), b""))  # type: ignore[arg-type]
+    newest = open_spool(disk, WANTED).recovered.newest
+    assert newest == meta
+    assert newest.owed == Explained()
+    assert Intake(plan(), newest).take([], 0, final=True) is None
+    cursor = Cursor(meta, {}, (), meta.wire)
+    older = encode_cursor(msgspec.structs.replace(cursor, newest=as_before(meta)))
+    assert older != encode_cursor(cursor)
+    assert decode_cursor(older) == cursor
