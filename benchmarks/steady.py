@@ -11,11 +11,13 @@ import psutil
 from msgspec import Struct
 
 from benchmarks.probe import Probe
+from infra.datasets import FileEntry
 from infra.demo.fleet import Fleet, Member
 from infra.demo.material import Material, make_material
 from infra.demo.watch import (
     DecisionWatch,
     assets_of,
+    first_assets,
     queries_answered,
     replayed_time,
     three_source_query,
@@ -30,6 +32,7 @@ from infra.provision import apply_rules, provision, shipped_rules
 
 EVENTS_PER_S: Final = 1_000
 FLOWING: Final = ("purchases", "clicks")  # two collectors each
+HISTORY: Final = "service_history"
 RATE_EVENTS_PER_S: Final = EVENTS_PER_S // (2 * len(FLOWING))
 WARM_UP_S: Final = 600.0  # s of flow before anything is measured: a Trino JVM warms over thousands of queries
 PROBE_INTERVAL_MS: Final = 200
@@ -37,6 +40,8 @@ PROBE_BATCHES: Final = 600
 QUERIES: Final = 200
 QUERY_ASSETS: Final = 40
 QUERIES_WITHIN_S: Final = 180.0
+HISTORY_ASSETS: Final = 200
+HISTORY_S: Final = 60.0
 PORT_BASES: Final = range(26_000, 32_000, PORTS_SPAN)
 
 
@@ -83,21 +88,23 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         tell("steady: the three-source query ...")
         before = queries_answered(endpoints)
         assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
-        clicks = [material.datasets_dir / e.path for e in material.manifest.files if e.contract == "clicks"]
+        clicks = [material.datasets_dir / e.path for e in _replayed(material, "clicks")]
         now = replayed_time(clicks, began_s=0.0, flow_s=1.0)  # the end of the record, which is replayed again and again
         federated = watch_queries(three_source_query(endpoints, now), assets, QUERIES).start()
         federated.wait(QUERIES_WITHIN_S)
         federated.stop()
         tell("steady: the history endpoint ...")
-        history = watch_history(endpoints, [f"A-{n:04d}" for n in range(1, 200)]).start()
-        threading.Event().wait(60.0)
+        tablets = [material.datasets_dir / e.path for e in _replayed(material, HISTORY)]
+        history = watch_history(endpoints, first_assets(tablets, HISTORY_ASSETS)).start()
+        threading.Event().wait(HISTORY_S)
         history.stop()
     finally:
         fleet.stop()
         decisions.stop()
     mine = [(d, at) for d, at in decisions.received if d.subject.startswith(probe.device)]
     how = {
-        "flow": f"agents replay {' and '.join(FLOWING)}, together {EVENTS_PER_S} events/s, on the same machine",
+        "flow": f"agents replay {' and '.join(FLOWING)}, together {EVENTS_PER_S} events/s, and two tablets the service "
+        "history, once over the whole run, on the same machine",
         "warm_up_s": warm_up_s,
         "queries_before": before,
         "freshness": f"probe: {PROBE_BATCHES} batches of 3 rows, one every {PROBE_INTERVAL_MS} ms; from the "
@@ -107,7 +114,7 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         "probe_batches": PROBE_BATCHES,
         "probe_decisions": len(mine),
         "federated": f"{QUERIES} runs of the canned query account_situation over {QUERY_ASSETS} accounts, in turn",
-        "history": "GET over one kept-alive TLS connection, 200 assets in turn, 50 ms apart",
+        "history": f"GET over one kept-alive TLS connection, {HISTORY_ASSETS} assets in turn, 50 ms apart",
         "load_1_min": psutil.getloadavg()[0],
         "errors": {o.name: o.errors for o in (freshness, federated, history)},
     }
@@ -127,14 +134,22 @@ def _members(endpoints: Endpoints, material: Material, seconds: float) -> list[M
     state_dir = Path(endpoints.state_dir)
     members = []
     for contract in FLOWING:
-        source = [e for e in material.manifest.files if e.contract == contract and e.role == "replay"]
+        source = _replayed(material, contract)
         text = b"".join((material.datasets_dir / e.path).read_bytes() for e in source)
         times = math.ceil(seconds * RATE_EVENTS_PER_S / sum(e.rows for e in source))
         file = state_dir / f"{contract}-repeated.jsonl"
         file.write_bytes(text * times)
         # A member's rate is its rows over the flow's seconds: with a second's rows, over a flow of one second.
         members += [Member(f"bench-{contract}-{n}", contract, file, RATE_EVENTS_PER_S, 1.0) for n in (1, 2)]
+    members += [
+        Member(f"bench-tablet-{n}", HISTORY, material.datasets_dir / e.path, e.rows, seconds)
+        for n, e in enumerate(_replayed(material, HISTORY), 1)
+    ]
     return members
+
+
+def _replayed(material: Material, contract: str) -> list[FileEntry]:
+    return [e for e in material.manifest.files if e.contract == contract and e.role == "replay"]
 
 
 def _free_port_base() -> int:

@@ -46,6 +46,8 @@ JVM_OPTIONS: Final = (
 )
 
 SMALL_SERVER: Final = {
+    # A line for every request, those of the node to itself among them: some sixty a query.
+    "http-server.log.enabled": "false",
     "query.max-memory": "300MB",
     "query.max-memory-per-node": "300MB",
     "memory.heap-headroom-per-node": "200MB",
