@@ -1,8 +1,9 @@
 """Which snapshots a table keeps, decided within the commit that adds one.
 
-Every kept snapshot makes the metadata file longer that each commit reads and writes. So the commit that adds a snapshot
-also drops the oldest: no commit of its own, nothing to conflict with, and the number stays the same for ever. Files of
-a dropped snapshot stay for `lakehouse.maintenance.sweep.FILE_GRACE_S`, so a reader that has planned on it finishes.
+Every kept snapshot makes the metadata longer that each commit copies and writes. So a commit that adds a snapshot also
+drops the oldest, some at a time: no commit of its own, nothing to conflict with, and their number stays within bounds
+for ever. Files of a dropped snapshot stay for `lakehouse.maintenance.sweep.FILE_GRACE_S`, so a reader that has planned
+on it finishes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from lakehouse.state import STATE_PROPERTY
 
-SNAPSHOTS_KEPT: Final = 30  # snapshots; seven seconds of commits at full rate, and 30 KB of metadata
+SNAPSHOTS_KEPT: Final = 10  # snapshots; each is a kilobyte of metadata, and readers need none that is not current
+EXPIRED_AT_ONCE: Final = 8  # snapshots; dropping is an update of its own, as long to prepare as the one that adds
 
 
 class Kept(Struct, frozen=True):
@@ -38,6 +40,8 @@ def expired(snapshots: Sequence[Kept], kept_max: int) -> list[int]:
 def expire_within(transaction: Transaction, table: Table) -> int:
     """Drop old snapshots in a transaction that is about to add one; return how many."""
     metadata = table.metadata
+    if len(metadata.snapshots) < SNAPSHOTS_KEPT + EXPIRED_AT_ONCE - 1:
+        return 0
     pinned = {ref.snapshot_id for ref in metadata.refs.values()}
     present = [
         Kept(s.snapshot_id, s.summary is not None and STATE_PROPERTY in s.summary, s.snapshot_id in pinned)

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from infra.launcher.settings import StackSettings
 # A busy machine makes a single example slow; whether a property holds does not depend on that.
 hypothesis.settings.register_profile("fieldlake", deadline=None)
 hypothesis.settings.load_profile("fieldlake")
+
+# A shell that puts the tests into the background has them, and all that they start, ignore the interrupt they send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
+from math import ceil
 from typing import Final
 
 from pyiceberg.catalog.sql import SqlCatalog
@@ -12,14 +14,29 @@ from pyiceberg.table import Table
 from contracts.ports import Clock
 from lakehouse.iceberg import UNKNOWN
 from lakehouse.maintenance.compaction import compact
-from lakehouse.maintenance.sweep import sweep
+from lakehouse.maintenance.sweep import doomed, remove
 from lakehouse.status import MaintenanceStatus
 from lakehouse.tables import CONTRACT_PROPERTY
 
 QUIET_AFTER_MS: Final = 15_000  # ms without a commit after which a table counts as quiet
 SWEEP_EVERY_S: Final = 300.0  # seconds between two sweeps of a table; half of the grace, so little outlives it long
+# Passes over which the files of a sweep are removed: each costs the store several requests, and all at once would keep
+# it from everybody else for most of a minute.
+PASSES_PER_SWEEP: Final = 16
 
 _log = logging.getLogger(__name__)
+
+
+class Doomed:
+    """Files that a sweep has found, removed in equal shares."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = deque(paths)
+        self._share = ceil(len(paths) / PASSES_PER_SWEEP)
+
+    def share(self) -> list[str]:
+        """Take the next share."""
+        return [self._paths.popleft() for _ in range(min(self._share, len(self._paths)))]
 
 
 class Keeper:
@@ -28,6 +45,7 @@ class Keeper:
     def __init__(self, catalogs: tuple[SqlCatalog, ...], clock: Clock, status: MaintenanceStatus) -> None:
         self._catalogs, self._clock, self._status = catalogs, clock, status
         self._swept_s: dict[str, float] = {}
+        self._doomed: dict[str, Doomed] = {}
         self._seen: dict[str, int | None] = {}
 
     def run(self, interval_ms: int, stop: threading.Event, ready: threading.Event) -> None:
@@ -57,9 +75,10 @@ class Keeper:
         try:
             self._compact(name, table)
             if self._clock.monotonic_s() - self._swept_s.setdefault(name, float("-inf")) >= SWEEP_EVERY_S:
-                removed = sweep(table, self._clock.now_ms() / 1_000)
+                self._doomed[name] = Doomed(doomed(table, self._clock.now_ms() / 1_000))
                 self._swept_s[name] = self._clock.monotonic_s()
-                self._status.files_deleted[name] = self._status.files_deleted.get(name, 0) + removed
+            removed = remove(table, self._doomed[name].share())
+            self._status.files_deleted[name] = self._status.files_deleted.get(name, 0) + removed
         except (CommitFailedException, *UNKNOWN) as error:
             self._note(f"table {name}: {error}: check that database and store run; trying again")
 

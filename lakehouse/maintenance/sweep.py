@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlparse
 
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
@@ -28,20 +28,38 @@ def unreferenced(ages_s: Mapping[str, float], referenced: Iterable[str], grace_s
 
 
 def sweep(table: Table, now_s: float, grace_s: float = FILE_GRACE_S) -> int:
-    """Remove the table's unreferenced files; return how many. Lists first, then asks the table what it needs."""
-    io = table.io
-    if not isinstance(io, PyArrowFileIO):
-        return 0
-    scheme, netloc, root = PyArrowFileIO.parse_location(table.location(), table.properties)
-    store = io.fs_by_scheme(scheme, netloc)
+    """Remove the table's unreferenced files; return how many."""
+    return remove(table, doomed(table, now_s, grace_s))
+
+
+def doomed(table: Table, now_s: float, grace_s: float = FILE_GRACE_S) -> list[str]:
+    """Return the table's files to remove. Lists first, then asks the table what it needs.
+
+    What it returns stays good: after the grace nothing refers to a file any more that nothing referred to.
+    """
+    found = _store(table)
+    if found is None:
+        return []
+    store, root = found
     listed = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
     ages_s = {info.path: now_s - info.mtime_ns / 1e9 for info in listed if info.type == FileType.File and info.mtime_ns}
     table.refresh()
     paths = {_path(location, table) for location in references(table)}
-    gone = unreferenced(ages_s, paths, grace_s)
-    for path in gone:
-        store.delete_file(path)
-    return len(gone)
+    return unreferenced(ages_s, paths, grace_s)
+
+
+def remove(table: Table, paths: Iterable[str]) -> int:
+    """Remove files that were found; return how many. One that is gone already is no trouble."""
+    found, count = _store(table), 0
+    if found is None:
+        return 0
+    for path in paths:
+        try:
+            found[0].delete_file(path)
+        except FileNotFoundError:
+            continue
+        count += 1
+    return count
 
 
 def references(table: Table) -> set[str]:
@@ -60,6 +78,15 @@ def references(table: Table) -> set[str]:
         found.add(path)
         found.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
     return found
+
+
+def _store(table: Table) -> tuple[FileSystem, str] | None:
+    """Return the store of a table and the table's folder there."""
+    io = table.io
+    if not isinstance(io, PyArrowFileIO):
+        return None
+    scheme, netloc, root = PyArrowFileIO.parse_location(table.location(), table.properties)
+    return io.fs_by_scheme(scheme, netloc), root
 
 
 def _path(location: str, table: Table) -> str:

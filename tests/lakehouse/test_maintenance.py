@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 from lakehouse.catalog import open_catalog
 from lakehouse.expiry import Kept, expired
 from lakehouse.maintenance.compaction import compact
-from lakehouse.maintenance.keeper import QUIET_AFTER_MS, Keeper
+from lakehouse.maintenance.keeper import PASSES_PER_SWEEP, QUIET_AFTER_MS, Doomed, Keeper
 from lakehouse.maintenance.merging import (
     MERGE_BYTES_MAX,
     MERGE_FILES_MAX,
@@ -141,6 +141,15 @@ def test_the_sweep_removes_what_nothing_refers_to_and_nothing_else(world: World)
         table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
     world.drain(world.start())
     assert len(world.records("telemetry")) == 53 * 20
+
+
+@given(st.lists(st.text(), unique=True, max_size=60))
+def test_a_sweep_is_removed_in_shares(paths: list[str]) -> None:
+    found = Doomed(paths)
+    shares = [found.share() for _ in range(PASSES_PER_SWEEP)]
+    assert [path for share in shares for path in share] == paths
+    assert found.share() == []
+    assert max(map(len, shares)) <= len(paths) // PASSES_PER_SWEEP + 1
 
 
 def test_a_pass_of_the_process_merges_every_table_of_ours(world: World) -> None:
