@@ -48,5 +48,7 @@ def machine() -> str:
 def _commit() -> str:
     root = RESULTS_DIR.parents[1]
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    # Results themselves aside: a benchmark has replaced its own plot by now.
+    status = ["git", "status", "--porcelain", "--", ".", f":!{RESULTS_DIR.relative_to(root)}"]
+    changed = subprocess.run(status, cwd=root, capture_output=True, text=True, check=True)
     return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
