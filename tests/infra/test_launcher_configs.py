@@ -148,6 +148,7 @@ def test_flink_keeps_the_java_options_of_the_wheel(context: Context) -> None:
     shipped = yaml.safe_dump({"env": {"java": {"opts": {"all": "--add-opens=a=b"}}}, "rest": {"port": 8081}})
     found = yaml.safe_load(flink.cluster_settings(context, shipped))
     assert found["env"]["java"]["opts"]["all"] == "--add-opens=a=b"
+    assert found["env"]["java"]["opts"]["client"] == f"-Djava.io.tmpdir={context.data('flink') / 'tmp'}"
     assert found["rest"]["port"] == 30_050
     assert found["taskmanager"]["numberOfTaskSlots"] == flink.SLOTS
     assert found["python"]["execution-mode"] == "thread"

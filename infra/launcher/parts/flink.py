@@ -72,6 +72,8 @@ def cluster_settings(context: Context, shipped: str) -> str:
                     "all": yaml.safe_load(shipped)["env"]["java"]["opts"]["all"],
                     # It only coordinates: the second compiler would cost more, while everything starts, than it gains.
                     "jobmanager": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+                    # The client unpacks jobs there; the machine's own folder belongs to the first user who did so.
+                    "client": f"-Djava.io.tmpdir={temporary(context)}",
                 }
             }
         },
@@ -96,7 +98,7 @@ def cluster_settings(context: Context, shipped: str) -> str:
             "bind-port": settings.port("flink_rest"),
         },
         "blob": {"server": {"port": settings.port("flink_blob")}},
-        "io": {"tmp": {"dirs": str(context.data(CONF) / "tmp")}},
+        "io": {"tmp": {"dirs": str(temporary(context))}},
         "parallelism": {"default": 1},
         "heartbeat": {"interval": 1_000, "timeout": 5_000},
         "restart-strategy": {"type": "fixed-delay", "fixed-delay": {"attempts": RESTARTS_MAX, "delay": "100 ms"}},
@@ -126,6 +128,12 @@ def prepare(context: Context) -> None:
     for pattern in ("flink-sql-connector-kafka-*.jar", "flink-python-*.jar"):
         if not any(jars.glob(pattern)):
             raise PartFailedError(f"flink: no {pattern} in {jars}; run `make setup`")
+    temporary(context).mkdir(parents=True, exist_ok=True)
+
+
+def temporary(context: Context) -> Path:
+    """Return the folder for files that nobody needs after the process that made them."""
+    return context.data(CONF) / "tmp"
 
 
 def cluster_overview(context: Context) -> dict[str, Any]:
