@@ -148,10 +148,14 @@ def test_flink_keeps_the_java_options_of_the_wheel(context: Context) -> None:
     shipped = yaml.safe_dump({"env": {"java": {"opts": {"all": "--add-opens=a=b"}}}, "rest": {"port": 8081}})
     found = yaml.safe_load(flink.cluster_settings(context, shipped))
     assert found["env"]["java"]["opts"]["all"] == "--add-opens=a=b"
-    assert found["env"]["java"]["opts"]["client"] == f"-Djava.io.tmpdir={context.data('flink') / 'tmp'}"
     assert found["rest"]["port"] == 30_050
     assert found["taskmanager"]["numberOfTaskSlots"] == flink.SLOTS
     assert found["python"]["execution-mode"] == "thread"
+
+
+def test_a_job_is_unpacked_under_the_state_folder(context: Context) -> None:
+    options = services.job_keeper_config(context).environment["FLINK_ENV_JAVA_OPTS_CLI"].split()
+    assert f"-Djava.io.tmpdir={context.data('flink') / 'tmp'}" in options
 
 
 def test_the_supervisor_starts_nothing_by_itself_and_restarts_what_dies(

@@ -72,8 +72,6 @@ def cluster_settings(context: Context, shipped: str) -> str:
                     "all": yaml.safe_load(shipped)["env"]["java"]["opts"]["all"],
                     # It only coordinates: the second compiler would cost more, while everything starts, than it gains.
                     "jobmanager": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-                    # The client unpacks jobs there; the machine's own folder belongs to the first user who did so.
-                    "client": f"-Djava.io.tmpdir={temporary(context)}",
                 }
             }
         },

@@ -141,7 +141,9 @@ def job_keeper_config(context: Context) -> JobKeeperConfig:
         command=(str(flink_home() / "bin" / "flink"), "run", "-d", "-py", str(job), "--config", job_config),
         environment={
             **flink.environment(context),
-            "FLINK_ENV_JAVA_OPTS_CLI": "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+            # The client unpacks the job there; the machine's own folder belongs to the first user who did so.
+            "FLINK_ENV_JAVA_OPTS_CLI": "-Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
+            f"-Djava.io.tmpdir={flink.temporary(context)}",
             "HOME": os.environ.get("HOME", "/"),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
