@@ -139,7 +139,7 @@ def test_trino_lets_nobody_in_without_tls_and_a_password(context: Context) -> No
     assert not any("insecure" in name for name in found)
     users = dict(line.split(":", 1) for line in trino.password_file(context).splitlines())
     assert set(users) == {trino.USER, trino.ANALYST}
-    assert all(value.startswith("$2y$08$") for value in users.values())
+    assert all(value.startswith("$2y$10$") for value in users.values())
     hashed = users[trino.USER].replace("$2y$", "$2b$").encode()
     assert bcrypt.checkpw(context.secrets.trino_password.encode(), hashed)
 
