@@ -1,8 +1,8 @@
 """A stack under a steady flow: collectors replay at a fixed rate while the probe and the readers measure."""
 
 import math
-import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,18 +19,17 @@ from infra.demo.watch import (
     DecisionWatch,
     assets_of,
     first_assets,
-    queries_answered,
     replayed_time,
+    rest_warmer,
     three_source_query,
+    warm,
     watch_freshness,
     watch_history,
     watch_queries,
 )
 from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
 from infra.launcher.launcher import Launcher
-from infra.launcher.parts.services import WARMER
 from infra.launcher.settings import PORTS_SPAN, StackSettings
-from infra.launcher.supervision import Supervisor
 from infra.provision import apply_rules, provision, shipped_rules
 
 EVENTS_PER_S: Final = 1_000
@@ -82,7 +81,8 @@ def _measure(endpoints: Endpoints, material: Material, tell: Callable[[str], Non
         fleet.start()
         tell(f"steady: {EVENTS_PER_S} events/s, warming up for {warm_up_s:.0f} s ...")
         ask, assets = _three_sources(endpoints, material)
-        before = _warm(endpoints, ask, assets, warm_up_s)
+        asked = warm(endpoints, ask, assets, (PROBED_TABLE, PROBED_DEVICE), until_s=time.time() + warm_up_s)
+        before = rest_warmer(endpoints) + asked
         decisions.start()
         telemetry = material.bundle.contract("telemetry")
         probe = Probe(endpoints, telemetry, PROBED_DEVICE, PROBE_INTERVAL_MS, PROBE_BATCHES)
@@ -139,26 +139,6 @@ def _three_sources(
     clicks = [material.datasets_dir / e.path for e in _replayed(material, "clicks")]
     now = replayed_time(clicks, began_s=0.0, flow_s=1.0)  # the end of the record, which is replayed again and again
     return three_source_query(endpoints, now), assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
-
-
-def _warm(
-    endpoints: Endpoints, ask: Callable[[tuple[str, str]], object], assets: list[tuple[str, str]], seconds: float
-) -> int:
-    """Warm the engine with what will be asked, beside its warmer; stop both and return how many queries that were.
-
-    The warmer rests once it is done, which on so small a machine takes longer than anybody waits for a benchmark:
-    while it is not done it takes part of what is measured.
-    """
-    asked = [
-        watch_queries(ask, assets, limit=sys.maxsize).start(),
-        watch_freshness(endpoints, PROBED_TABLE, PROBED_DEVICE).start(),
-    ]
-    threading.Event().wait(seconds)
-    for observer in asked:
-        observer.stop()
-    answered = queries_answered(endpoints)
-    Supervisor(endpoints.settings()).stop(WARMER)
-    return answered + sum(observer.calls for observer in asked)
 
 
 def _members(endpoints: Endpoints, material: Material, seconds: float) -> list[Member]:

@@ -1,7 +1,7 @@
 """File access for tables, tuned for many small files."""
 
-from types import TracebackType
-from typing import Any, Final, Self
+import io
+from typing import TYPE_CHECKING, Any, Final
 
 from pyarrow.fs import FileSystem, S3FileSystem
 from pyiceberg.io import (
@@ -13,45 +13,41 @@ from pyiceberg.io import (
 )
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 CONNECT_TIMEOUT_S: Final = 5.0  # seconds; a store on the same site answers in milliseconds, a dead one must not hold
 REQUEST_TIMEOUT_S: Final = 20.0  # seconds; the largest compacted file takes a few
 
 
-class CountingStream:
+class CountingStream(io.RawIOBase):
     """An output stream that knows how much went through it."""
 
     def __init__(self, stream: OutputStream) -> None:
         self._stream = stream
-        self.closed = False
         self.size_bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: "ReadableBuffer", /) -> int:
         """Write all of it; return its length."""
-        self._stream.write(data)
-        size = memoryview(data).nbytes
-        self.size_bytes += size
-        return size
+        written = self._stream.write(bytes(data))
+        self.size_bytes += written
+        return written
 
     def tell(self) -> int:
         """Return the position, which is the length so far."""
         return self.size_bytes
 
-    def flush(self) -> None:
-        """Nothing to do: a file is one request, sent when it is closed."""
-
     def close(self) -> None:
         """Send what is left; the file is there once this returns."""
         if not self.closed:
-            self._stream.close()
-            self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            try:
+                self._stream.close()
+            finally:
+                super().close()
 
 
 class SmallFile(PyArrowFile):

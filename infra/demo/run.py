@@ -11,7 +11,6 @@
 """
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -34,9 +33,11 @@ from infra.demo.watch import (
     DecisionWatch,
     assets_of,
     first_assets,
-    queries_answered,
     replayed_time,
+    rest_warmer,
     three_source_query,
+    wait_until,
+    warm,
     watch_freshness,
     watch_history,
     watch_memory,
@@ -44,10 +45,8 @@ from infra.demo.watch import (
 )
 from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
 from infra.launcher.launcher import Launcher
-from infra.launcher.parts.services import WARMER
 from infra.launcher.settings import StackSettings
 from infra.launcher.status import StackStatus, status_of
-from infra.launcher.supervision import Supervisor
 from infra.provision import HELD_BACK_RULES, apply_rules, provision, shipped_rules
 
 FLOW_S: Final = 115.0  # s in which collectors and tablets replay: freshness, faults and 200 queries fit into it
@@ -156,17 +155,19 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
         decisions = DecisionWatch(endpoints).start()
         began_s = fleet.start(lambda member: member.contract != MACHINES)
         observers = {"memory": watch_memory(fleet).start()}
-        warmed = _warm(endpoints, material, began_s + flow_s * MACHINES_FROM)
+        assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
+        anytime = three_source_query(endpoints, lambda: datetime.now(UTC))
+        warmed = warm(
+            endpoints, anytime, assets, (PROBED_TABLE, PROBED_ORIGIN), until_s=began_s + flow_s * MACHINES_FROM
+        )
         fleet.start(lambda member: member.contract == MACHINES)
-        _wait_until(began_s + flow_s * FRESHNESS_FROM)
+        wait_until(began_s + flow_s * FRESHNESS_FROM)
         observers |= _watch_freshness_and_history(endpoints, fleet, began_s + flow_s * QUERIES_FROM)
-        queries_before = queries_answered(endpoints) + warmed
-        Supervisor(settings).stop(WARMER)  # from here on it would only compete with the queries that are measured
+        queries_before = rest_warmer(endpoints) + warmed
         clicks = [member.file for member in fleet.members if member.contract == "clicks"]
         query = three_source_query(endpoints, replayed_time(clicks, began_s, flow_s))
-        assets = assets_of(material.datasets_dir / "crm", QUERY_ASSETS)
         observers["federated"] = watch_queries(query, assets, QUERIES).start()
-        _wait_until(began_s + flow_s * FAULTS_AT)
+        wait_until(began_s + flow_s * FAULTS_AT)
         status = status_of(settings)
         faults_at_s = _kill(settings, fleet, steps, began_s)
         apply_rules(endpoints.kafka.bootstrap, [shipped_rules()[name] for name in HELD_BACK_RULES])
@@ -182,33 +183,16 @@ def _flow(endpoints: Endpoints, fleet: Fleet, steps: Steps, material: Material, 
     return _Watched(ledgers, observers, decisions, missing, wrong, faults_at_s, began_s, queries_before, status)
 
 
-def _warm(endpoints: Endpoints, material: Material, until_s: float) -> int:
-    """Ask what will be measured, and do not measure it; return how many queries that were."""
-    query = three_source_query(endpoints, lambda: datetime.now(UTC))
-    asked = [
-        watch_queries(query, assets_of(material.datasets_dir / "crm", QUERY_ASSETS), limit=QUERIES).start(),
-        watch_freshness(endpoints, PROBED_TABLE, PROBED_ORIGIN).start(),
-    ]
-    _wait_until(until_s)
-    for observer in asked:
-        observer.stop()
-    return sum(observer.calls for observer in asked)
-
-
 def _watch_freshness_and_history(endpoints: Endpoints, fleet: Fleet, until_s: float) -> dict[str, Observer]:
     tablets = [member.file for member in fleet.members if member.contract == "service_history"]
     observers = {
         "freshness": watch_freshness(endpoints, PROBED_TABLE, PROBED_ORIGIN).start(),
         "history": watch_history(endpoints, first_assets(tablets, HISTORY_ASSETS)).start(),
     }
-    _wait_until(until_s)
+    wait_until(until_s)
     for observer in observers.values():
         observer.stop()
     return observers
-
-
-def _wait_until(moment_s: float) -> None:
-    threading.Event().wait(max(0.0, moment_s - time.time()))
 
 
 def _kill(settings: StackSettings, fleet: Fleet, steps: Steps, began_s: float) -> dict[str, float]:

@@ -22,6 +22,8 @@ from infra.cli.decision_log import read_timed
 from infra.demo.fleet import Fleet
 from infra.demo.observers import Observer, Sample, freshness, timed
 from infra.launcher.endpoints import Endpoints
+from infra.launcher.parts.services import WARMER
+from infra.launcher.supervision import Supervisor
 
 PASSING: Final = (FieldlakeError, OSError, httpx.HTTPError)
 HISTORY_PAUSE_S: Final = 0.05  # s between requests: an engineer looks, she does not load-test
@@ -50,7 +52,9 @@ def watch_freshness(endpoints: Endpoints, table: str, origin: str) -> Observer:
     return Observer("freshness", unhurried, PASSING)
 
 
-def watch_queries(run: Callable[[tuple[str, str]], object], assets: Sequence[tuple[str, str]], limit: int) -> Observer:
+def watch_queries(
+    run: Callable[[tuple[str, str]], object], assets: Sequence[tuple[str, str]], limit: int | None = None
+) -> Observer:
     """Observe the three-source query with rotating (asset, account) pairs."""
     rotating = itertools.cycle(assets)
     return Observer("federated", timed(lambda: run(next(rotating))), PASSING, limit)
@@ -169,6 +173,39 @@ def assets_of(crm_dir: Path, limit: int) -> list[tuple[str, str]]:
     """Return the first (asset, account) pairs of the CRM's seed."""
     with (crm_dir / "assets.csv").open(encoding="utf-8", newline="") as lines:
         return [(row["asset_id"], row["account_id"]) for row in csv.DictReader(lines)][:limit]
+
+
+def warm(
+    endpoints: Endpoints,
+    run: Callable[[tuple[str, str]], object],
+    assets: Sequence[tuple[str, str]],
+    probed: tuple[str, str],
+    until_s: float,
+) -> int:
+    """Ask what will be measured, `probed` being (table, origin), and do not measure it, until a Unix time.
+
+    Returns how many queries that were.
+    """
+    asked = [watch_queries(run, assets).start(), watch_freshness(endpoints, *probed).start()]
+    wait_until(until_s)
+    for observer in asked:
+        observer.stop()
+    return sum(observer.calls for observer in asked)
+
+
+def rest_warmer(endpoints: Endpoints) -> int:
+    """Stop the launcher's warmer, which would only compete with what is measured; return its number of queries.
+
+    It rests by itself once the engine is warm, which on a small machine takes longer than anybody waits here.
+    """
+    answered = queries_answered(endpoints)
+    Supervisor(endpoints.settings()).stop(WARMER)
+    return answered
+
+
+def wait_until(moment_s: float) -> None:
+    """Wait until a Unix time."""
+    threading.Event().wait(max(0.0, moment_s - time.time()))
 
 
 def queries_answered(endpoints: Endpoints) -> int:
