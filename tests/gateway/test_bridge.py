@@ -104,10 +104,12 @@ def test_a_restart_of_the_log_is_noticed_even_when_nothing_flows(plant: Plant, g
     gateway.start()
     plant.log.kill()
     try:
-        gateway.await_status(lambda s: not s.kafka_available, "the log is away")
+        away = gateway.await_status(lambda s: not s.kafka_available, "the log is away")
     finally:
         plant.log.start()
-    gateway.await_status(lambda s: s.kafka_available, "the log is back")
+    back = gateway.await_status(lambda s: s.kafka_available, "the log is back")
+    assert (away.forwarded, back.forwarded) == (0, 0), "nothing flowed: the gateway looked by itself"
+    assert (back.pid, back.in_flight) == (away.pid, 0), "it is the same process that goes on"
 
 
 def test_kill_of_the_gateway_in_mid_stream_loses_nothing(
@@ -122,8 +124,11 @@ def test_kill_of_the_gateway_in_mid_stream_loses_nothing(
             plant.await_records(topics.BATCHES, "killed", lambda found: len(found) > 0, "the stream has begun")
             gateway.kill()
     gateway.start()
-    plant.await_records(topics.BATCHES, "killed", has(*range(total)), "every batch on the log")
-    gateway.await_status(lambda s: s.in_flight == 0, "nothing in flight any more")
+    records = plant.await_records(topics.BATCHES, "killed", has(*range(total)), "every batch on the log")
+    assert first_seqs(records) == set(range(total)), "some may have come twice, none is missing and none is strange"
+    settled = gateway.await_status(lambda s: s.in_flight == 0, "nothing in flight any more")
+    assert settled.forwarded > 0, "the second process had a part in it: the kill was in mid-stream"
+    assert settled.dead == {}
 
 
 def test_bad_batches_are_dead_letters_and_the_good_neighbour_arrives(

@@ -1,5 +1,11 @@
 """What reaches the tables, the quarantine, the dead letters and the origins."""
 
+import itertools
+
+import pytest
+
+from lakehouse.ingest import APART_MAX_S, BUSY_SHARE_MAX, LINGER_S
+from lakehouse.ports import Step
 from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, clicks, frame, telemetry
 from tests.lakehouse.world import World
 
@@ -31,3 +37,21 @@ def test_rows_land_with_their_identity_and_are_acknowledged(world: World) -> Non
     assert marks["device-1", "telemetry"].committed == ((0, 60),)
     assert (marks["device-2", "telemetry"].epoch, marks["device-2", "telemetry"].committed) == (4, ((0, 20),))
     assert marks["collector-1", "clicks"].upto == 5
+
+
+def test_rounds_take_half_of_the_time_at_most_and_no_row_waits_for_ever(world: World) -> None:
+    took_s, began_s = [0.05, 0.4, 5.0, 0.05], list[float]()
+
+    def slow(step: Step, table: str = "") -> None:
+        if step is Step.PLANNED:
+            began_s.append(world.clock.monotonic_s())
+        if step is Step.TABLES_COMMITTED:
+            world.clock.advance(took_s[len(began_s) - 1])
+
+    ingest = world.start(slow)
+    for n in range(len(took_s)):
+        world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(n, n + 1))))
+        assert ingest.step()
+    apart_s = [after - before for before, after in itertools.pairwise(began_s)]
+    assert apart_s == pytest.approx([0.25, 0.4 / BUSY_SHARE_MAX, 5.0 + LINGER_S], abs=0.01)
+    assert APART_MAX_S < 5.0

@@ -16,7 +16,7 @@ from lakehouse.schema import table_schema
 from lakehouse.state import StreamKey, TableState
 from tests.lakehouse.frames import CONTRACTS, evolved, telemetry
 from tests.lakehouse.memory_lake import Disk, MemoryLake
-from tests.lakehouse.world import catalogs
+from tests.lakehouse.world import catalogs, lose_first_answer
 
 TELEMETRY = CONTRACTS["telemetry"]
 STATE = TableState(
@@ -92,18 +92,7 @@ def test_a_lost_answer_is_looked_up_and_never_guessed(
     lake = IcebergLake(catalogs(tmp_path))
     table = lake.open(TELEMETRY)
     table.recover()
-    catalog = table.table.catalog
-    commit, calls = catalog.commit_table, list[int]()
-
-    def losing(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            if lands:
-                commit(*arguments)  # type: ignore[arg-type]
-            raise error
-        return commit(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(catalog, "commit_table", losing)
+    calls = lose_first_answer(monkeypatch, table.table, error, lands)
     snapshot_id = table.commit(table.write(rows(0, 5), STATE))
     assert len(calls) == (1 if lands else 2)
     table.table.refresh()

@@ -21,7 +21,7 @@ from lakehouse.maintenance.merging import (
     File,
     merge,
 )
-from lakehouse.maintenance.sweep import references, sweep, unreferenced
+from lakehouse.maintenance.sweep import references, remove, sweep, unreferenced
 from lakehouse.status import MaintenanceStatus
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
 from tests.lakehouse.world import World, catalogs
@@ -165,6 +165,25 @@ def test_a_pass_of_the_process_merges_every_table_of_ours(world: World) -> None:
     assert status.last_error == ""
     for catalog in opened:
         catalog.engine.dispose()
+
+
+def test_passes_remove_what_nothing_refers_to(world: World) -> None:
+    scattered(world, 0, 9)
+    before = on_disk(world.folder)
+    compact(table_of(world), quiet=True)
+    catalog = open_catalog(catalogs(world.folder)[0])
+    status = MaintenanceStatus(pid=0)
+    world.clock.at_ms = (world.folder.stat().st_mtime + LATER_S) * 1_000
+    keeper = Keeper((catalog,), world.clock, status)
+    keeper.step(threading.Event())
+    first = status.files_deleted["lake_a.field.telemetry"]
+    for _ in range(PASSES_PER_SWEEP):
+        keeper.step(threading.Event())
+    gone = before - on_disk(world.folder)
+    assert 0 < first < len(gone) == status.files_deleted["lake_a.field.telemetry"]
+    assert remove(table_of(world), gone) == 0
+    assert len(world.records("telemetry")) == 9 * 20
+    catalog.engine.dispose()
 
 
 sizes = st.lists(st.integers(1, 2 * TIER_BYTES[-1]), max_size=300)

@@ -85,6 +85,10 @@ def test_merging_beside_the_commits_changes_no_row(plant: Plant, ingest: Service
         plant.send("merged-1", [frame(TELEMETRY, telemetry(range(number * ROWS, (number + 1) * ROWS)))])
         await_upto(plant, "merged-1", "telemetry", (number + 1) * ROWS)
     assert counts(plant, "merged-1") == (120 * ROWS, 120 * ROWS, 120 * ROWS - 1)
-    status = maintenance.config_file.with_name("lakehouse.maintenance.json.status.json").read_text()
-    assert '"lake_a.field.telemetry":' in status.split('"files_merged":')[1].split("}")[0]
+    status = maintenance.config_file.with_name("lakehouse.maintenance.json.status.json")
+    eventually(status.exists, "maintenance has finished a pass")
+    merged = '"lake_a.field.telemetry":'
+    eventually(
+        lambda: merged in status.read_text().split('"files_merged":')[1].split("}")[0], "maintenance merged its files"
+    )
     assert maintenance.stop() == 0

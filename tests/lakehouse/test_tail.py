@@ -15,11 +15,11 @@ from lakehouse.catalog import open_catalog
 from lakehouse.file_io import SmallFileIO
 from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.maintenance.compaction import compact
-from lakehouse.schema import table_schema
+from lakehouse.schema import iceberg_schema, table_schema
 from lakehouse.state import TableState
 from lakehouse.tail import COMMITS, FAN_IN, LEVELS, Tail
 from tests.lakehouse.frames import CONTRACTS, evolved, telemetry
-from tests.lakehouse.world import catalogs
+from tests.lakehouse.world import catalogs, lose_first_answer
 
 TELEMETRY = CONTRACTS["telemetry"]
 
@@ -125,18 +125,7 @@ def test_a_merge_whose_answer_is_lost_is_looked_up(
     table: IcebergTable, monkeypatch: pytest.MonkeyPatch, lands: bool
 ) -> None:
     add(table, 0, FAN_IN - 1)
-    catalog = table.table.catalog
-    commit, calls = catalog.commit_table, list[int]()
-
-    def losing(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            if lands:
-                commit(*arguments)  # type: ignore[arg-type]
-            raise CommitStateUnknownException("?")
-        return commit(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(catalog, "commit_table", losing)
+    lose_first_answer(monkeypatch, table.table, CommitStateUnknownException("?"), lands)
     add(table, FAN_IN - 1, 1)
     assert stored(table) == list(range(FAN_IN))
     add(table, FAN_IN, FAN_IN)
@@ -150,6 +139,25 @@ def test_a_changed_schema_starts_a_tail_of_its_own(table: IcebergTable, lake: Ic
     add(table, FAN_IN - 1, 2)
     assert stored(table) == list(range(FAN_IN + 1))
     assert max(sizes(table)) == 1
+
+
+def test_a_table_that_is_recovered_again_starts_a_tail_of_its_own(table: IcebergTable, tmp_path: Path) -> None:
+    add(table, 0, FAN_IN - 1)
+    other = open_catalog(catalogs(tmp_path)[0])
+    assert compact(other.load_table(TELEMETRY.table), quiet=True).files == FAN_IN - 1
+    other.engine.dispose()
+    table.recover()
+    add(table, FAN_IN - 1, 1)
+    assert sizes(table) == [1, FAN_IN - 1]
+
+
+def test_a_table_that_is_created_in_a_transaction_takes_the_librarys_way(tmp_path: Path) -> None:
+    catalog = open_catalog(catalogs(tmp_path)[0])
+    catalog.create_namespace("field")
+    with catalog.create_table_transaction("field.made", schema=iceberg_schema(TELEMETRY)) as transaction:
+        transaction.set_properties({"a": "b"})
+    assert catalog.load_table("field.made").properties["a"] == "b"
+    catalog.engine.dispose()
 
 
 def test_who_has_not_seen_the_newest_commit_changes_nothing(table: IcebergTable, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
+from pyiceberg.table import Table
 
 from contracts.contract import Contract
 from lakehouse.catalog import open_catalog
@@ -25,6 +27,23 @@ def catalogs(folder: Path) -> tuple[CatalogConfig, ...]:
         CatalogConfig(name, f"sqlite:///{folder}/catalog.db", f"file://{folder}/{name}", "", "", "")
         for name in ("lake_a", "lake_b")
     )
+
+
+def lose_first_answer(monkeypatch: pytest.MonkeyPatch, table: Table, error: Exception, lands: bool) -> list[int]:
+    """Let the next commit of a table end with an error, whether or not it `lands`; the list grows with each call."""
+    catalog = table.catalog
+    commit, calls = catalog.commit_table, list[int]()
+
+    def losing(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            if lands:
+                commit(*arguments)  # type: ignore[arg-type]
+            raise error
+        return commit(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalog, "commit_table", losing)
+    return calls
 
 
 class World:
