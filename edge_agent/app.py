@@ -19,7 +19,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.core.intake import Intake
 from edge_agent.core.link import Wake
 from edge_agent.core.pacing import CHUNK_EVENTS_MAX
-from edge_agent.core.recovery import Identity
+from edge_agent.core.recovery import FORMAT, Identity
 from edge_agent.core.spool import open_spool
 from edge_agent.errors import SourceError
 from edge_agent.ports import Source
@@ -30,7 +30,9 @@ def run(config: AgentConfig) -> int:
     """Run an agent until it is done or told to stop by SIGTERM or SIGINT; print its ledger; return the exit code."""
     clock = WallClock()
     path = Path(config.source.file)
-    wanted = Identity(config.device, config.source.contract, first_line_crc32(path), clock.now_ms() // 1_000)
+    wanted = Identity(
+        config.device, config.source.contract, first_line_crc32(path), clock.now_ms() // 1_000, format=FORMAT
+    )
     bundle_dir = Path(config.bundle_dir)
     bundle = bundle_files.load(bundle_dir)
     spool = open_spool(FolderDisk(Path(config.spool_dir)), wanted)
@@ -43,7 +45,7 @@ def run(config: AgentConfig) -> int:
         contract_id=config.source.contract,
         lax=path.suffix == ".csv",
     )
-    intake = Intake(plan, spool.recovered.newest, damaged=spool.is_damaged)
+    intake = Intake(plan, spool.recovered.newest)
     source = open_source(path, follow=not config.until_drained)
     resume(intake, source, config.source.file)
     inbox = QueueInbox()

@@ -27,6 +27,10 @@ class Disk(Protocol):
         """Return up to `length` bytes from `offset`, all of them without a length."""
         ...
 
+    def size(self, name: str) -> int:
+        """Return a file's length in bytes."""
+        ...
+
     def append(self, name: str, data: bytes) -> None:
         """Add to the end of a file, which is created if need be. May be undone by a power cut until `sync`."""
         ...

@@ -23,7 +23,8 @@ class WireReport(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """The agent's ledger JSON. `unexplained` is summed over streams without sign, so that faults cannot cancel out.
 
-    `pending_batches` the lake is not known to hold; `held_batches` of these are not sent again before a restart.
+    `pending_batches` in memory and `waiting_segments` on disk are what the lake is not known to hold; `held_batches` of
+    these are not sent again before a restart.
     """
 
     device: str
@@ -38,6 +39,7 @@ class Report(Struct, frozen=True):
     source_at_end: bool
     drained: bool
     pending_batches: int
+    waiting_segments: int
     held_batches: int
     spool_bytes: int
     last_error: str | None

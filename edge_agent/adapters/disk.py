@@ -20,6 +20,9 @@ class FolderDisk:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
+    def size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
+
     def append(self, name: str, data: bytes) -> None:
         path = self._folder / name
         if not path.exists():

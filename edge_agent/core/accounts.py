@@ -44,14 +44,6 @@ class Explained(Struct, frozen=True, array_like=True):
             return self if self.counts else following
         return Explained(self.first_seq, following.end_seq, merge((*self.counts, *following.counts)))
 
-    def without(self, gone: Iterable["Explained"]) -> "Explained":
-        """Take out what parts of the range were counted as; accounts stay, at zero if need be."""
-        taken: Counter[Account] = Counter()
-        for part in gone:
-            if self.first_seq <= part.first_seq and part.end_seq <= self.end_seq:
-                taken.update({count.account: count.count for count in part.counts})
-        return replace(self, counts=tuple(replace(c, count=max(0, c.count - taken[c.account])) for c in self.counts))
-
     def counted(self) -> "Explained":
         """Leave out accounts of zero."""
         return replace(self, counts=tuple(count for count in self.counts if count.count))

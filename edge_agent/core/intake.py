@@ -12,12 +12,12 @@ from contracts.bundle import Windows as WindowsPlan
 from contracts.contract import Contract
 from contracts.ledger import Entry, Fate
 from edge_agent.core.accounts import FILTERED, SPOOL_CORRUPT, Count, Explained, Wire, merge, packet_bytes
+from edge_agent.core.damage import Damage
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
 from edge_agent.core.filtering import Filter, matrix
 from edge_agent.core.owed import Owed
-from edge_agent.core.record import BatchRef, Meta
+from edge_agent.core.record import BatchRef, Meta, Settled
 from edge_agent.core.sealing import SealedBatch, Sealer
-from edge_agent.core.settlement import Settlement
 from edge_agent.core.spool import Group
 from edge_agent.core.windows import ClosedWindow, Readings, Windows, rows_of
 
@@ -43,11 +43,10 @@ class Plan(Struct, frozen=True):
 class Intake:
     """Holds the open windows, the next number of every stream and the ledger entries that are owed.
 
-    A restart gives it the newest durable metadata. In a `damaged` spool the ledger waits for the settlement: entries of
-    events that turn out to be lost must not go out before.
+    A restart gives it the newest durable metadata.
     """
 
-    def __init__(self, plan: Plan, newest: Meta | None, *, damaged: bool = False) -> None:
+    def __init__(self, plan: Plan, newest: Meta | None) -> None:
         self._plan = plan
         self._reader = Reader(plan.source, lax=plan.lax)
         contracts = [plan.source, plan.ledger, plan.quarantine]
@@ -58,7 +57,7 @@ class Intake:
         self._number = newest.number + 1 if newest is not None else 0
         self._topic = topics.up(plan.shard, plan.device)
         self._limits = {f.name: f.checks.max_length for c in (plan.ledger, plan.quarantine) for f in c.fields}
-        self._owed = Owed(newest.owed if newest is not None else Explained(), withheld=damaged)
+        self._owed = Owed(newest.owed if newest is not None else Explained())
         self._windows: Windows | None = None
         if plan.windows is not None:
             self._windows = Windows(plan.windows.window_ms * 1_000, newest.open_windows if newest is not None else ())
@@ -119,40 +118,37 @@ class Intake:
             batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
         if not batches:
             return None
-        return self._group(batches, observed.counts, due, json_bytes(kept), sum(map(len, lines)) + len(lines))
+        return self._group(
+            batches, observed.counts, due, json_bytes(kept), sum(map(len, lines)) + len(lines),
+            sealed_at_ms,
+        )  # fmt: skip
 
-    def settle(self, settlement: Settlement, sealed_at_ms: int) -> Group:
-        """Account for ranges whose records rotted, and let the ledger go on.
+    def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
+        """Account for batches that rotted before the lake had them: their rows are lost.
 
-        Those that the lake does not hold are lost: a batch without rows and a ledger entry of their own say so. With
-        these go all owed entries, and those whose batch rotted; a corrected batch takes an earlier one's place.
+        A batch without rows takes the place of each. Ledger entries take back that its rows were kept and call them
+        lost; where it is not known how many they were, all events of the range are called lost, and the ledger's sums
+        exceed what was observed, which is what its readers look for. Entries in a lost ledger batch go again.
         """
         batches: list[SealedBatch] = []
         said: list[Explained] = []
-        for gap in settlement.lost:
-            batches += self._sealers[gap.contract].tombstones(gap.first_seq, gap.end_seq, sealed_at_ms)
-            span = gap.end_seq - gap.first_seq
-            loss = Count(gap.contract, Fate.LOST.value, "", SPOOL_CORRUPT, span)
-            said.append(Explained(gap.first_seq, gap.end_seq, (loss,)))
-        counts = (*(count for loss in said for count in loss.counts), *settlement.credited)
-        said += [*settlement.again, self._owed.take_settled(settlement.gone)]
+        counts: list[Count] = []
+        for damage in damages:
+            first, end = damage.first_seq, damage.end_seq
+            batches += self._sealers[damage.contract].tombstones(first, end, sealed_at_ms)
+            lost = damage.span if damage.rows is None else damage.rows
+            losses = [Count(damage.contract, Fate.LOST.value, "", SPOOL_CORRUPT, lost)]
+            kept = [Count(damage.contract, Fate.KEPT.value, "", "", -lost)] if damage.rows is not None else []
+            counts += [*losses, *kept]
+            # The ledger speaks of rows kept only for the source; other streams it knows by their losses alone.
+            said.append(Explained(first, end, tuple(losses + kept * (damage.contract == self._plan.source.id))))
+            said += damage.again
         due = tuple(rest for one in said if (rest := one.counted()).counts)
         if due:
             batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
-        group = self._group(batches, counts, due, 0, 0)
-        corrections = self._corrections(settlement.corrected, sealed_at_ms)
-        refs = (*group.meta.batches, *map(_ref, corrections))
-        meta = msgspec.structs.replace(group.meta, batches=refs, settled=settlement.held, wire=Wire())
-        return Group(meta, (*group.batches, *corrections), settles=True)
-
-    def _corrections(self, corrected: dict[int, tuple[Explained, ...]], sealed_at_ms: int) -> list[SealedBatch]:
-        """Seal ledger batches again, under the numbers that they had."""
-        batches: list[SealedBatch] = []
-        for first, said in sorted(corrected.items()):
-            end = first + sum(len(one.counts) for one in said)
-            seqs = np.arange(first, end, dtype=np.int64)
-            batches += self._sealers[self._plan.ledger.id].seal(first, end, seqs, self._entry_rows(said), sealed_at_ms)
-        return batches
+        group = self._group(batches, tuple(counts), due, 0, 0, sealed_at_ms)
+        settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
+        return Group(msgspec.structs.replace(group.meta, settled=settled, wire=Wire()), group.batches)
 
     def _group(
         self,
@@ -161,6 +157,7 @@ class Intake:
         explained: tuple[Explained, ...],
         kept_json_bytes: int,
         observed_json_bytes: int,
+        sealed_at_ms: int,
     ) -> Group:
         derived = tuple(
             Count(b.contract, Fate.KEPT.value, "", "", b.rows)
@@ -176,6 +173,7 @@ class Intake:
             wire=self._wire(batches, kept_json_bytes, observed_json_bytes),
             owed=self._owed.explained,
             explained=explained,
+            sealed_at_ms=sealed_at_ms,
         )
         self._number += 1
         return Group(meta, tuple(batches))

@@ -1,6 +1,5 @@
 """When the ledger entries of several flushes go out together."""
 
-from collections.abc import Iterable
 from typing import Final
 
 from edge_agent.core.accounts import Explained
@@ -13,12 +12,10 @@ class Owed:
     """Ledger entries that no batch holds yet: one range of the source, as every flush begins where the last one ended.
 
     They are durable in the metadata of every record, so a process that is stopped or killed leaves them to the next.
-    While they are `withheld` none are due: a settlement may yet find that events in them are lost.
     """
 
-    def __init__(self, explained: Explained, *, withheld: bool) -> None:
+    def __init__(self, explained: Explained) -> None:
         self.explained = explained
-        self._withheld = withheld
         self._since_ms: int | None = None
 
     def add(self, observed: Explained) -> None:
@@ -27,7 +24,7 @@ class Owed:
 
     def take_due(self, now_ms: int, *, final: bool) -> tuple[Explained, ...]:
         """Return the entries if they are old, of many accounts, or `final`; they are owed no longer."""
-        if not self.explained.counts or self._withheld:
+        if not self.explained.counts:
             return ()
         if self._since_ms is None:
             self._since_ms = now_ms  # After a restart their age starts anew.
@@ -36,13 +33,5 @@ class Owed:
         is_young = 0 <= age_s < LEDGER_INTERVAL_S
         if is_young and len(self.explained.counts) < OWED_ACCOUNTS_MAX and not final:
             return ()
-        return (self._take(),)
-
-    def take_settled(self, gone: Iterable[Explained]) -> Explained:
-        """Return all entries without what they say of lost events; from now on they are due as ever."""
-        self._withheld = False
-        return self._take().without(gone)
-
-    def _take(self) -> Explained:
         taken, self.explained, self._since_ms = self.explained, Explained(), None
-        return taken
+        return (taken,)

@@ -1,18 +1,39 @@
-"""What a spool's files say at a start: what is still to be sent, where to go on, and what has rotted."""
+"""What a spool's files say at a start: up to where events are accounted for, and which segments hold them.
 
+A segment that ended well says so at the end of its index, in some hundred bytes; only the segment that a crash left
+open is read whole. So a start takes the same time and memory whether the spool holds a megabyte or gigabytes.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
 
 from contracts import ranges
 from contracts.ranges import RangeSet
-from edge_agent.core.accounts import Count, Wire, add_wire, merge
-from edge_agent.core.record import Meta, Scan, decode_cursor, scan
+from edge_agent.core.accounts import add_wire, merge
+from edge_agent.core.record import (
+    SUMMARY_END_BYTES,
+    Checkpoint,
+    Indexed,
+    Meta,
+    Scan,
+    Settled,
+    Summary,
+    decode_cursor,
+    frame,
+    scan,
+    scan_index,
+    summary_bytes,
+    summary_frame,
+    summary_of,
+)
 from edge_agent.errors import SpoolError
 from edge_agent.ports import Disk
 
 IDENTITY_FILE: Final = "spool.json"
 CURSOR_FILE: Final = "cursor.json"
+FORMAT: Final = 2  # of the spool's files
 
 
 class Identity(Struct, frozen=True):
@@ -22,6 +43,7 @@ class Identity(Struct, frozen=True):
     contract: str
     source_crc32: int
     epoch: int
+    format: int = 1  # what a file without the field has
 
 
 class PendingBatch(Struct, frozen=True):
@@ -34,6 +56,7 @@ class PendingBatch(Struct, frozen=True):
     segment: int
     offset: int
     length: int
+    rows: int = 0
 
     @property
     def end_seq(self) -> int:
@@ -42,44 +65,83 @@ class PendingBatch(Struct, frozen=True):
 
 
 class Segment:
-    """A segment's sums while its spool is open. `waiting` counts batches that the lake is not known to hold."""
+    """What a segment holds, while its spool is open; its records stay on disk."""
+
+    __slots__ = (
+        "batches",
+        "first_ms",
+        "first_number",
+        "last_ms",
+        "number",
+        "ranges",
+        "records",
+        "settled",
+        "size_bytes",
+    )
 
     def __init__(self, number: int, size_bytes: int) -> None:
         self.number = number
         self.size_bytes = size_bytes
-        self.waiting = 0
-        self.counts: tuple[Count, ...] = ()
-        self.wire = Wire()
+        self.first_number: int | None = None
+        self.records = 0
+        self.batches = 0
         self.ranges: dict[str, RangeSet] = {}
+        self.settled: tuple[Settled, ...] = ()
+        self.first_ms = self.last_ms = 0
 
-    def take(self, meta: Meta, size_bytes: int) -> None:
+    def take(self, meta: Meta, size_bytes: int = 0) -> None:
         """Add a record."""
+        if self.first_number is None:
+            self.first_number, self.first_ms = meta.number, meta.sealed_at_ms
+        self.last_ms = max(self.last_ms, meta.sealed_at_ms)
         self.size_bytes += size_bytes
-        self.waiting += len(meta.batches)
-        self.counts = merge([*self.counts, *meta.counts])
-        self.wire = add_wire(self.wire, meta.wire)
+        self.records += 1
+        self.batches += len(meta.batches)
+        self.settled = (*self.settled, *meta.settled)
         for contract, held in ranges_of(meta).items():
             self.ranges[contract] = ranges.union((*self.ranges.get(contract, ()), *held))
 
+    def summary(self, checkpoint: Checkpoint) -> Summary:
+        """Return what its index will end with; `checkpoint` is after its last record."""
+        assert self.first_number is not None
+        return Summary(
+            self.first_number, self.records, self.ranges, self.settled, self.first_ms, self.last_ms, checkpoint
+        )
+
+    def is_held(self, committed: Mapping[str, RangeSet]) -> bool:
+        """Say whether these ranges cover everything in it."""
+        return all(
+            ranges.covers(committed.get(contract, ()), *span) for contract, held in self.ranges.items() for span in held
+        )
+
 
 class Recovered(Struct, frozen=True):
-    """`missing` are ranges that no whole record accounts for; `damaged` what is known of the records that rotted.
+    """`gaps` are ranges that no segment and no cursor accounts for: whole files have gone, or more than one has rotted.
 
-    `ledgers` are whole records that hold ledger entries; they matter, and are named, only when something is missing.
-    `cursor_rotted` says that the sums of deleted segments are gone: the ledger will not add up, and must say so.
+    `held` is what of the deleted segments the lake held. `cursor_rotted` says that the sums of deleted segments may be
+    gone: the ledger may not add up, and must say so.
     """
 
-    newest: Meta | None = None
+    checkpoint: Checkpoint | None = None
     segments: tuple[Segment, ...] = ()
-    pending: tuple[PendingBatch, ...] = ()
-    missing: dict[str, RangeSet] = {}
-    damaged: tuple[Meta, ...] = ()
-    ledgers: tuple[Meta, ...] = ()
-    freed: dict[str, RangeSet] = {}
-    freed_counts: tuple[Count, ...] = ()
-    freed_wire: Wire = Wire()
+    held: dict[str, RangeSet] = {}
+    gaps: dict[str, RangeSet] = {}
     deleted: tuple[int, ...] = ()
     cursor_rotted: bool = False
+
+    @property
+    def newest(self) -> Meta | None:
+        """Metadata of the newest record."""
+        return self.checkpoint.newest if self.checkpoint is not None else None
+
+
+class _Salvaged(Struct, frozen=True):
+    """A segment that was never finished: its records by number, as the segment and its index know them."""
+
+    number: int
+    size_bytes: int
+    metas: dict[int, Meta]
+    unindexed: tuple[Indexed, ...]
 
 
 def segment_name(number: int) -> str:
@@ -96,18 +158,17 @@ def ranges_of(meta: Meta) -> dict[str, RangeSet]:
     """Return what a record accounts for, by contract."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for batch in meta.batches:
-        spans.setdefault(batch.contract, []).append((batch.first_seq, batch.first_seq + batch.span))
-    for entry in meta.settled:
-        spans.setdefault(entry.contract, []).append((entry.first_seq, entry.end_seq))
+        spans.setdefault(batch.contract, []).append((batch.first_seq, batch.end_seq))
     return {contract: ranges.union(found) for contract, found in spans.items()}
 
 
-def pending_of(meta: Meta, segment: int, body_offset: int, first_id: int) -> tuple[PendingBatch, ...]:
+def pending_of(entry: Indexed, segment: int) -> tuple[PendingBatch, ...]:
     """Return a record's batches with the places where they lie."""
     pending = []
-    at = body_offset
-    for place, ref in enumerate(meta.batches):
-        pending.append(PendingBatch(first_id + place, ref.contract, ref.first_seq, ref.span, segment, at, ref.length))
+    at = entry.body_offset
+    for place, ref in enumerate(entry.meta.batches):
+        number = (entry.meta.number << 16) + place
+        pending.append(PendingBatch(number, ref.contract, ref.first_seq, ref.span, segment, at, ref.length, ref.rows))
         at += ref.length
     return tuple(pending)
 
@@ -120,85 +181,145 @@ def recover(disk: Disk, names: list[str]) -> Recovered:
         disk.delete(segment_name(number))
         disk.delete(index_name(number))
     numbers = sorted(int(name[8:-4]) for name in names if name.startswith("segment-") and name.endswith(".log"))
+    found = [_read(disk, names, number) for number in numbers if number not in deleted]
+    checkpoint = cursor.checkpoint if cursor is not None else None
     segments: list[Segment] = []
-    pending: list[PendingBatch] = []
-    known: dict[int, Meta] = {}
-    indexed: dict[int, Meta] = {}
-    for number in numbers:
-        if number not in deleted:
-            segment, index = _read_segment(disk, names, number, known, pending)
+    for place, one in enumerate(found):
+        if isinstance(one, _Salvaged):
+            later = min((_first_number(other) for other in found[place + 1 :]), default=None)
+            segment, checkpoint = _finished(disk, one, checkpoint, later)
+        else:
+            segment, summary = one
+            newest = summary.checkpoint.newest.number
+            if checkpoint is None or newest > checkpoint.newest.number:
+                checkpoint = summary.checkpoint
+        if segment.records:
             segments.append(segment)
-            indexed.update(index)
-    newest = max(
-        [*known.values(), *indexed.values(), *((cursor.newest,) if cursor else ())],
-        key=lambda meta: meta.number,
-        default=None,
-    )
+        else:  # Nothing of it was ever durable.
+            disk.delete(segment_name(segment.number))
+            disk.delete(index_name(segment.number))
     rotted = CURSOR_FILE in names and cursor is None
-    if rotted and newest is None:
+    if rotted and checkpoint is None:
         raise SpoolError(f"spool: {CURSOR_FILE} has rotted and no record is left: move the folder away to start anew")
-    freed = dict(cursor.freed) if cursor is not None else {}
-    missing = _missing(newest, [freed, *(segment.ranges for segment in segments)])
-    damaged = [meta for number, meta in sorted(indexed.items()) if number not in known and _touches(meta, missing)]
-    return Recovered(
-        newest=newest,
-        segments=tuple(segments),
-        pending=tuple(pending),
-        missing=missing,
-        damaged=tuple(damaged),
-        ledgers=tuple(meta for meta in known.values() if missing and meta.explained),
-        freed=freed,
-        freed_counts=cursor.counts if cursor is not None else (),
-        freed_wire=cursor.wire if cursor is not None else Wire(),
-        deleted=deleted,
-        cursor_rotted=rotted,
-    )
+    held = dict(cursor.held) if cursor is not None else {}
+    return Recovered(checkpoint, tuple(segments), held, _gaps(checkpoint, held, segments), deleted, rotted)
 
 
-def _read_segment(
-    disk: Disk, names: list[str], number: int, known: dict[int, Meta], pending: list[PendingBatch]
-) -> tuple[Segment, dict[int, Meta]]:
-    """Take in one segment's whole records, once each, and return it with the metadata in its index."""
+def read_index(disk: Disk, segment: Segment) -> tuple[Indexed, ...]:
+    """Return every record that is known of a finished segment, in order. Raises OSError."""
+    names = {entry.meta.number: entry for entry in scan_index(_read_or_empty(disk, index_name(segment.number)))}
+    if len(names) < segment.records:
+        for whole in scan(_read_or_empty(disk, segment_name(segment.number))).frames:
+            names.setdefault(whole.meta.number, Indexed(whole.body_offset, whole.meta))
+    assert segment.first_number is not None
+    return tuple(entry for number, entry in sorted(names.items()) if number >= segment.first_number)
+
+
+def _read_or_empty(disk: Disk, name: str) -> bytes:
+    return disk.read(name) if name in disk.names() else b""
+
+
+def _read(disk: Disk, names: list[str], number: int) -> "tuple[Segment, Summary] | _Salvaged":
+    summary = _summary(disk, number) if index_name(number) in names else None
+    if summary is None:
+        return _salvaged(disk, names, number)
+    segment = Segment(number, disk.size(segment_name(number)))
+    segment.first_number, segment.records = summary.first_number, summary.records
+    segment.ranges, segment.settled = summary.ranges, summary.settled
+    segment.first_ms, segment.last_ms = summary.first_ms, summary.last_ms
+    return segment, summary
+
+
+def _summary(disk: Disk, number: int) -> Summary | None:
+    name = index_name(number)
+    size = disk.size(name)
+    if size < SUMMARY_END_BYTES:
+        return None
+    length = summary_bytes(disk.read(name, size - SUMMARY_END_BYTES, SUMMARY_END_BYTES))
+    if length is None or length > size - SUMMARY_END_BYTES:
+        return None
+    return summary_of(disk.read(name, size - SUMMARY_END_BYTES - length, length))
+
+
+def _salvaged(disk: Disk, names: list[str], number: int) -> _Salvaged:
+    """Read a segment that a crash left open, and cut off what was never durable."""
     data = disk.read(segment_name(number))
     found = scan(data)
-    index = {}
+    index: dict[int, Indexed] = {}
     if index_name(number) in names:
-        index = {entry.meta.number: entry.meta for entry in scan(disk.read(index_name(number))).frames}
+        index = {entry.meta.number: entry for entry in scan_index(disk.read(index_name(number)))}
     if _is_torn(data, found, index):
         disk.truncate(segment_name(number), found.good_end)
     # A process killed between append and sync left records that a reader sees and a power cut would still take.
     disk.sync(segment_name(number))
-    segment = Segment(number, found.good_end)
-    for entry in found.frames:
-        if entry.meta.number in known:
-            continue  # A write whose outcome was unknown was made again in the next segment.
-        known[entry.meta.number] = entry.meta
-        pending.extend(pending_of(entry.meta, number, entry.body_offset, len(pending)))
-        segment.take(entry.meta, 0)
-    return segment, index
+    whole = {entry.meta.number: entry for entry in found.frames}
+    return _Salvaged(
+        number=number,
+        size_bytes=found.good_end,
+        metas={number: entry.meta for number, entry in index.items()}
+        | {number: found.meta for number, found in whole.items()},
+        unindexed=tuple(Indexed(f.body_offset, f.meta) for n, f in sorted(whole.items()) if n not in index),
+    )
 
 
-def _is_torn(data: bytes, found: Scan, index: dict[int, Meta]) -> bool:
+def _is_torn(data: bytes, found: Scan, index: Mapping[int, Indexed]) -> bool:
     """Say whether bytes after the last whole record were never durable: no index entry speaks of a later record."""
     last = found.frames[-1].meta.number if found.frames else -1
     return len(data) > found.good_end and not any(number > last for number in index)
 
 
-def _missing(newest: Meta | None, held: list[dict[str, RangeSet]]) -> dict[str, RangeSet]:
-    if newest is None:
+def _first_number(found: "tuple[Segment, Summary] | _Salvaged") -> int:
+    if isinstance(found, _Salvaged):
+        return min(found.metas, default=2**63)
+    return found[1].first_number
+
+
+def _finished(
+    disk: Disk, salvaged: _Salvaged, before: Checkpoint | None, later: int | None
+) -> tuple[Segment, Checkpoint | None]:
+    """Add up a salvaged segment and end its index, so that the next start need not read it again.
+
+    A record that a `later` segment begins with was written there again, because its outcome here was unknown.
+    """
+    segment = Segment(salvaged.number, salvaged.size_bytes)
+    metas = [meta for number, meta in sorted(salvaged.metas.items()) if later is None or number < later]
+    for meta in metas:
+        segment.take(meta)
+    checkpoint = advanced(before, metas)
+    if not metas or checkpoint is None:
+        return segment, before
+    entries = [entry for entry in salvaged.unindexed if later is None or entry.meta.number < later]
+    try:
+        disk.append(
+            index_name(segment.number), b"".join(map(frame, entries)) + summary_frame(segment.summary(checkpoint))
+        )
+        disk.sync(index_name(segment.number))
+    except OSError:
+        # A full disk: the segment is read whole again at the next start, which is all that its summary would save.
+        return segment, checkpoint
+    return segment, checkpoint
+
+
+def advanced(before: Checkpoint | None, metas: Iterable[Meta]) -> Checkpoint | None:
+    """Return the checkpoint after further records; those that it holds already change nothing."""
+    after = before
+    for meta in metas:
+        if after is None:
+            after = Checkpoint(meta, merge(meta.counts), meta.wire)
+        elif meta.number > after.newest.number:
+            after = Checkpoint(meta, merge((*after.counts, *meta.counts)), add_wire(after.wire, meta.wire))
+    return after
+
+
+def _gaps(
+    checkpoint: Checkpoint | None, held: Mapping[str, RangeSet], segments: Iterable[Segment]
+) -> dict[str, RangeSet]:
+    if checkpoint is None:
         return {}
+    all_held = [held, *(segment.ranges for segment in segments)]
     gaps = {}
-    for contract, end in newest.next_seq.items():
-        covered = ranges.union(span for one in held for span in one.get(contract, ()))
+    for contract, end in checkpoint.newest.next_seq.items():
+        covered = ranges.union(span for one in all_held for span in one.get(contract, ()))
         if found := ranges.missing(covered, 0, end):
             gaps[contract] = found
     return gaps
-
-
-def _touches(meta: Meta, missing: dict[str, RangeSet]) -> bool:
-    return any(
-        first < gap_end and gap_first < end
-        for contract, held in ranges_of(meta).items()
-        for first, end in held
-        for gap_first, gap_end in missing.get(contract, ())
-    )

@@ -1,12 +1,15 @@
-"""Which batch to publish next, and what an answer means for it. A PUBACK frees nothing: only a watermark does."""
+"""Which batch to publish next, and what an answer means for it. A PUBACK frees nothing: only a watermark does.
+
+Two lanes: what is sealed now is *live*, what was found in the spool, or was sealed faster than it could be sent, is
+*backlog*. A live batch goes before every backlog batch and finds a place kept free for it, so that days of backlog do
+not delay it. Memory holds the places of a few thousand batches; the others wait in their segments on disk.
+"""
 
 import heapq
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final
-
-from msgspec.structs import replace
 
 from contracts import ranges
 from contracts.ranges import RangeSet
@@ -14,6 +17,7 @@ from edge_agent.core.recovery import PendingBatch
 from edge_agent.errors import IllegalStepError
 
 SEND_WINDOW: Final = 20  # publishes; a broker's usual receive maximum, and 20 x 128 KiB stay under 3 MB
+LIVE_PLACES: Final = 6  # of them; a live batch never waits for a backlog batch to be answered
 RESEND_S: Final = 30.0  # s; some twenty times the way to the lake and back, so a resend is nearly always a repair
 RESEND_S_MAX: Final = 300.0  # s; a lake that stands still for an hour gets each batch a dozen times, not a hundred
 RETRY_S: Final = 2.0  # s; a gateway restarts in about this time
@@ -22,6 +26,7 @@ PAUSE_S: Final = (
     1.0  # s; after an answer that says "nobody listens" or "too much": at most a window of batches a second
 )
 
+Lane = Enum("Lane", "LIVE BACKLOG")
 State = Enum("State", "READY IN_FLIGHT SENT UNCERTAIN DEFERRED HELD COMMITTED")
 Event = Enum("Event", "PUBLISH ACCEPTED UNHEARD REFUSED LINK_LOST RESUMED DUE WATERMARK")
 
@@ -66,23 +71,26 @@ def step(state: State, event: Event) -> State:
 class Sending:
     """One batch on its way. `attempts` counts publishes."""
 
-    __slots__ = ("attempts", "batch", "state")
+    __slots__ = ("attempts", "batch", "lane", "state")
 
-    def __init__(self, batch: PendingBatch) -> None:
+    def __init__(self, batch: PendingBatch, lane: Lane) -> None:
         self.batch = batch
+        self.lane = lane
         self.state = State.READY
         self.attempts = 0
 
 
 class SendWindow:
-    """All batches that the lake is not known to hold, in the order of sealing. Times are monotonic seconds."""
+    """The batches that wait in memory, by lane in the order of sealing. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._sendings: dict[int, Sending] = {}
-        self._ready: list[int] = []  # heap of ids
+        self._ready: dict[Lane, list[int]] = {lane: [] for lane in Lane}  # heaps of ids
         self._due: list[tuple[float, int, int]] = []  # heap of (when, id, attempts then)
         self._outstanding: dict[int, float] = {}  # id -> when published; until answered, committed or not
-        self._by_contract: dict[str, deque[PendingBatch]] = {}
+        self._waiting: dict[tuple[str, Lane], deque[PendingBatch]] = {}
+        self._segments: dict[int, int] = {}  # batches by segment
+        self._backlog_outstanding: set[int] = set()
         self._paused_until_s = 0.0
         self.window = SEND_WINDOW
         self.published = 0
@@ -96,37 +104,60 @@ class SendWindow:
         """Batches that are not sent again before an operator has acted."""
         return sum(sending.state is State.HELD for sending in self._sendings.values())
 
-    def add(self, batch: PendingBatch) -> None:
-        """Take in a durable batch. One for the range of an earlier one corrects it: its bytes go in both places."""
-        waiting = self._by_contract.setdefault(batch.contract, deque())
-        if waiting and batch.first_seq <= waiting[-1].first_seq:  # only a settlement goes back
-            for earlier in waiting:
-                if (earlier.first_seq, earlier.span) == (batch.first_seq, batch.span):
-                    self._sendings[earlier.id].batch = replace(batch, id=earlier.id)
-        self._sendings[batch.id] = Sending(batch)
-        heapq.heappush(self._ready, batch.id)
-        waiting.append(batch)
+    @property
+    def backlog(self) -> int:
+        """Backlog batches in memory."""
+        return sum(len(waiting) for (_, lane), waiting in self._waiting.items() if lane is Lane.BACKLOG)
+
+    def segments(self) -> frozenset[int]:
+        """Segments of which batches are in memory."""
+        return frozenset(self._segments)
+
+    def add(self, batches: Iterable[PendingBatch], lane: Lane = Lane.LIVE) -> None:
+        """Take in durable batches; one that is here already changes nothing."""
+        for batch in batches:
+            if batch.id in self._sendings:
+                continue
+            self._sendings[batch.id] = Sending(batch, lane)
+            heapq.heappush(self._ready[lane], batch.id)
+            self._waiting.setdefault((batch.contract, lane), deque()).append(batch)
+            self._segments[batch.segment] = self._segments.get(batch.segment, 0) + 1
+
+    def shed(self, segment: int) -> bool:
+        """Forget a segment's batches, which wait in the spool; say no when one of them is under way."""
+        ids = {i for i, sending in self._sendings.items() if sending.batch.segment == segment}
+        if ids & self._outstanding.keys():
+            return False
+        self._forget(ids)
+        return True
+
+    def drop(self, batch_id: int) -> None:
+        """Forget one batch: another one accounts for its range."""
+        self._forget({batch_id} & self._sendings.keys())
 
     def take(self, now_s: float) -> Sending | None:
         """Return the next batch to publish, which counts as published now; None while the window is full or paused."""
         if now_s < self._paused_until_s or len(self._outstanding) >= self.window:
             return None
-        while self._ready:
-            sending = self._sendings.get(heapq.heappop(self._ready))
-            if sending is None or sending.state is not State.READY:
-                continue
-            sending.state = step(sending.state, Event.PUBLISH)
-            sending.attempts += 1
-            self._outstanding[sending.batch.id] = now_s
-            self.published += sending.attempts == 1
-            self.resent += sending.attempts > 1
-            return sending
-        return None
+        sending = self._next(Lane.LIVE)
+        if sending is None and len(self._backlog_outstanding) < max(1, self.window - LIVE_PLACES):
+            sending = self._next(Lane.BACKLOG)
+            if sending is not None:
+                self._backlog_outstanding.add(sending.batch.id)
+        if sending is None:
+            return None
+        sending.state = step(sending.state, Event.PUBLISH)
+        sending.attempts += 1
+        self._outstanding[sending.batch.id] = now_s
+        self.published += sending.attempts == 1
+        self.resent += sending.attempts > 1
+        return sending
 
     def answered(self, batch_id: int, event: Event, now_s: float) -> None:
         """Follow the broker's answer: ACCEPTED, UNHEARD (nobody subscribes, or quota exceeded) or REFUSED."""
         if self._outstanding.pop(batch_id, None) is None:
             return  # an answer over a link that is gone
+        self._backlog_outstanding.discard(batch_id)
         if event is Event.UNHEARD:
             self._paused_until_s = now_s + PAUSE_S
         sending = self._sendings.get(batch_id)
@@ -141,6 +172,7 @@ class SendWindow:
     def link_lost(self) -> None:
         """Forget what was in flight; it goes again."""
         self._outstanding.clear()
+        self._backlog_outstanding.clear()
         self._all(Event.LINK_LOST)
 
     def resumed(self) -> None:
@@ -158,7 +190,7 @@ class SendWindow:
     def next_due_s(self) -> float | None:
         """Return when `tick` or `take` has something to do without an event from outside."""
         due = self._due[0][0] if self._due else None
-        if self._ready and self._paused_until_s:
+        if any(self._ready.values()) and self._paused_until_s:
             return self._paused_until_s if due is None else min(due, self._paused_until_s)
         return due
 
@@ -169,8 +201,8 @@ class SendWindow:
     def commit(self, committed: Mapping[str, RangeSet]) -> list[PendingBatch]:
         """Drop every batch that committed ranges cover, and return these."""
         done: list[PendingBatch] = []
-        for contract, held in committed.items():
-            waiting = self._by_contract.get(contract)
+        for (contract, _), waiting in self._waiting.items():
+            held = committed.get(contract, ())
             if not waiting or not held:
                 continue
             while waiting and ranges.covers(held, waiting[0].first_seq, waiting[0].end_seq):
@@ -178,11 +210,35 @@ class SendWindow:
             if waiting and held[-1][1] > waiting[0].first_seq:
                 late = {b.id for b in waiting if ranges.covers(held, b.first_seq, b.end_seq)}
                 done.extend(b for b in waiting if b.id in late)
-                self._by_contract[contract] = deque(b for b in waiting if b.id not in late)
         for batch in done:
-            sending = self._sendings.pop(batch.id)
+            sending = self._sendings[batch.id]
             sending.state = step(sending.state, Event.WATERMARK)
+        self._forget({batch.id for batch in done})
         return done
+
+    def _next(self, lane: Lane) -> Sending | None:
+        ready = self._ready[lane]
+        while ready:
+            sending = self._sendings.get(heapq.heappop(ready))
+            if sending is not None and sending.state is State.READY:
+                return sending
+        return None
+
+    def _forget(self, ids: set[int]) -> None:
+        touched: set[tuple[str, Lane]] = set()
+        for batch_id in ids:
+            sending = self._sendings.pop(batch_id)
+            segment = sending.batch.segment
+            touched.add((sending.batch.contract, sending.lane))
+            self._segments[segment] -= 1
+            if not self._segments[segment]:
+                del self._segments[segment]
+        for key in touched:
+            waiting = self._waiting[key]
+            while waiting and waiting[0].id in ids:
+                waiting.popleft()
+            if any(batch.id in ids for batch in waiting):
+                self._waiting[key] = deque(batch for batch in waiting if batch.id not in ids)
 
     def _all(self, event: Event) -> None:
         for sending in self._sendings.values():
@@ -192,7 +248,7 @@ class SendWindow:
         before = sending.state
         sending.state = step(before, event)
         if sending.state is State.READY and before is not State.READY:
-            heapq.heappush(self._ready, sending.batch.id)
+            heapq.heappush(self._ready[sending.lane], sending.batch.id)
 
     def _due_in(self, sending: Sending, now_s: float, first_s: float, most_s: float) -> None:
         wait_s = min(most_s, first_s * 2.0 ** min(sending.attempts - 1, 16))

@@ -1,10 +1,10 @@
 """The spool: everything sealed and not yet committed by the lake, on disk.
 
 Files in its folder: `spool.json` (whose it is, and its epoch), `segment-N.log` with `segment-N.idx`, `cursor.json`.
-A batch leaves the spool only with its whole segment, and only when `commit` has named every batch of it.
+A batch leaves the spool only with its whole segment, and only when the lake is known to hold all of that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -12,24 +12,31 @@ from msgspec import Struct
 
 from contracts import ranges
 from contracts.ranges import RangeSet
-from edge_agent.core.accounts import Count, Wire, add_wire, merge
+from edge_agent.core.accounts import Count, Wire
+from edge_agent.core.damage import Damage, damage_of, damages_of
 from edge_agent.core.record import (
     SEGMENT_HEADER_BYTES,
+    Checkpoint,
     Cursor,
+    Indexed,
     Meta,
     encode_cursor,
     frame,
     segment_header,
+    summary_frame,
 )
 from edge_agent.core.recovery import (
     CURSOR_FILE,
+    FORMAT,
     IDENTITY_FILE,
     Identity,
     PendingBatch,
     Recovered,
     Segment,
+    advanced,
     index_name,
     pending_of,
+    read_index,
     recover,
     segment_name,
 )
@@ -37,16 +44,23 @@ from edge_agent.core.sealing import SealedBatch
 from edge_agent.errors import SpoolError, SpoolWriteError
 from edge_agent.ports import Disk
 
-SEGMENT_BYTES: Final = 4_194_304  # bytes; small enough to be freed soon, large enough that 256 MB are 64 files
+SEGMENT_BYTES: Final = 4_194_304  # bytes; small enough to be freed soon, large enough that 2 GB are 512 files
+SEGMENT_BATCHES: Final = 1_024  # batches; what is loaded of a segment at once stays under 0.5 MB of memory
 QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its source down, nothing is dropped
 
 
 class Group(Struct, frozen=True):
-    """What one flush produced: durable together or not at all. One that `settles` accounts for all that is missing."""
+    """What one flush produced: durable together or not at all."""
 
     meta: Meta
     batches: tuple[SealedBatch, ...]
-    settles: bool = False
+
+
+class Loaded(Struct, frozen=True):
+    """A segment's batches that the lake is not known to hold, and the ranges of records that have rotted."""
+
+    pending: tuple[PendingBatch, ...]
+    damages: tuple[Damage, ...]
 
 
 def open_spool(disk: Disk, wanted: Identity) -> "Spool":
@@ -65,6 +79,11 @@ def open_spool(disk: Disk, wanted: Identity) -> "Spool":
         found = msgspec.json.decode(disk.read(IDENTITY_FILE), type=Identity)
     except msgspec.DecodeError as error:
         raise SpoolError(f"spool: {IDENTITY_FILE} cannot be read ({error}): put it back from a copy") from error
+    if found.format != FORMAT:
+        raise SpoolError(
+            f"spool: {IDENTITY_FILE} has format {found.format}, this agent writes {FORMAT}: drain it with the agent "
+            "that wrote it, then move the folder away"
+        )
     if msgspec.structs.replace(found, epoch=0) != msgspec.structs.replace(wanted, epoch=0):
         raise SpoolError(
             f"spool of {found.device}, contract {found.contract}, source {found.source_crc32:#010x}: asked for "
@@ -74,53 +93,47 @@ def open_spool(disk: Disk, wanted: Identity) -> "Spool":
 
 
 class Spool:
-    """An open spool. `recovered` is what was found at the start."""
+    """An open spool."""
 
-    def __init__(self, disk: Disk, epoch: int, recovered: Recovered) -> None:
+    def __init__(self, disk: Disk, epoch: int, recovered: Recovered, quota_bytes: int = QUOTA_BYTES) -> None:
         self.epoch = epoch
         self.recovered = recovered
+        self.quota_bytes = quota_bytes
+        self.size_bytes = sum(segment.size_bytes for segment in recovered.segments)
         self._disk = disk
         self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
         self._active: Segment | None = None
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
-        self._next_id = len(recovered.pending)
-        self._newest = recovered.newest
-        self._freed: dict[str, RangeSet] = dict(recovered.freed)
-        self._freed_counts: tuple[Count, ...] = recovered.freed_counts
-        self._freed_wire: Wire = recovered.freed_wire
-        self._holding = bool(recovered.missing)
+        self._checkpoint: Checkpoint | None = recovered.checkpoint
+        self._held: dict[str, RangeSet] = dict(recovered.held)
+        settled = (one for segment in recovered.segments for one in segment.settled)
+        self._settled: dict[str, RangeSet] = {}
+        for one in settled:
+            self._note_settled(one.contract, one.first_seq, one.end_seq)
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes in segments."""
-        return sum(segment.size_bytes for segment in self._segments.values())
-
-    @property
-    def is_damaged(self) -> bool:
-        """Say whether ranges are missing that no record has accounted for yet."""
-        return self._holding
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments, oldest first; the last may still take records."""
+        return tuple(self._segments.values())
 
     @property
     def observed(self) -> dict[str, int]:
         """How many events of each stream the durable records account for."""
-        return dict(self._newest.next_seq) if self._newest is not None else {}
+        return dict(self._checkpoint.newest.next_seq) if self._checkpoint is not None else {}
 
-    def freed(self, contract: str) -> RangeSet:
+    def held(self, contract: str) -> RangeSet:
         """Return what was deleted of a stream because the lake holds it."""
-        return self._freed.get(contract, ())
+        return self._held.get(contract, ())
 
     @property
     def counts(self) -> tuple[Count, ...]:
-        """Everything that records of this epoch accounted for, freed ones too."""
-        return merge([*self._freed_counts, *(count for s in self._segments.values() for count in s.counts)])
+        """Everything that records of this epoch accounted for, deleted ones too."""
+        return self._checkpoint.counts if self._checkpoint is not None else ()
 
     @property
     def wire(self) -> Wire:
         """What these records cost on the wire."""
-        total = self._freed_wire
-        for segment in self._segments.values():
-            total = add_wire(total, segment.wire)
-        return total
+        return self._checkpoint.wire if self._checkpoint is not None else Wire()
 
     def append(self, group: Group) -> tuple[PendingBatch, ...]:
         """Make a group durable and return its batches; only then may they be published.
@@ -136,60 +149,125 @@ class Spool:
         data = frame(group.meta, body)
         try:
             segment = self._writable()
-            offset = segment.size_bytes
+            entry = Indexed(segment.size_bytes + len(data) - len(body), group.meta)
             self._disk.append(segment_name(segment.number), data)  # Step 1.
             self._disk.sync(segment_name(segment.number))  # Step 2.
-            self._disk.append(index_name(segment.number), frame(group.meta, b""))  # Step 3.
+            self._disk.append(index_name(segment.number), frame(entry))  # Step 3.
         except OSError as error:
             self._abandon()
             raise SpoolWriteError(
                 f"spool: {len(data)} bytes could not be written: {error.strerror}: free some disk, they wait in memory"
             ) from error
-        pending = pending_of(group.meta, segment.number, offset + len(data) - len(body), self._next_id)
-        self._next_id += len(pending)
         segment.take(group.meta, len(data))
-        self._newest = group.meta
-        if group.settles:
-            self._holding = False  # Segments may be deleted again.
-        return pending
+        self.size_bytes += len(data)
+        self._checkpoint = advanced(self._checkpoint, (group.meta,))
+        for one in group.meta.settled:
+            self._note_settled(one.contract, one.first_seq, one.end_seq)
+        return pending_of(entry, segment.number)
 
     def read(self, batch: PendingBatch) -> bytes:
-        """Return a batch as it was sealed."""
+        """Return a batch as it was sealed, if it has not rotted since. Raises OSError."""
         return self._disk.read(segment_name(batch.segment), batch.offset, batch.length)
 
-    def commit(self, batches: Iterable[PendingBatch]) -> None:
-        """Note that the lake holds these batches, and delete the segments of which it holds all.
+    def load(self, number: int, committed: Mapping[str, RangeSet]) -> Loaded:
+        """Return what of a segment must still reach the lake. Raises OSError."""
+        segment = self._segments[number]
+        entries = read_index(self._disk, segment)
+        pending: list[PendingBatch] = []
+        for entry in entries:
+            own = _settled_by(entry.meta)
+            pending += [
+                batch
+                for batch in pending_of(entry, number)
+                if not ranges.covers(committed.get(batch.contract, ()), batch.first_seq, batch.end_seq)
+                # What was settled goes as the record says that settled it.
+                and (
+                    ranges.covers(own.get(batch.contract, ()), batch.first_seq, batch.end_seq)
+                    or not ranges.covers(self._settled.get(batch.contract, ()), batch.first_seq, batch.end_seq)
+                )
+            ]
+        found = damages_of(segment.ranges, [entry.meta for entry in entries])
+        return Loaded(tuple(pending), tuple(damage for damage in found if self.is_open(damage, committed)))
 
-        1. cursor  what the segments amounted to, and their names, replace the old cursor. Crash after: the next start
-                   finds the names in the cursor, deletes the segments and does not count them twice.
+    def damage(self, batch: PendingBatch) -> Damage:
+        """Return what is gone with a batch that has rotted."""
+        try:
+            entries = read_index(self._disk, self._segments[batch.segment])
+        except OSError:
+            entries = ()
+        for entry in entries:
+            for ref in entry.meta.batches:
+                if (ref.contract, ref.first_seq) == (batch.contract, batch.first_seq):
+                    return damage_of(ref, entry.meta)
+        return Damage(batch.contract, batch.first_seq, batch.span, batch.rows)
+
+    def gaps(self, committed: Mapping[str, RangeSet]) -> tuple[Damage, ...]:
+        """Return ranges that were missing at the start, whole files of them, and that the lake does not hold."""
+        return tuple(
+            Damage(contract, first, end - first, None)
+            for contract, gaps in self.recovered.gaps.items()
+            for first, end in gaps
+            if self.is_open(Damage(contract, first, end - first, None), committed)
+        )
+
+    def is_open(self, damage: Damage, committed: Mapping[str, RangeSet]) -> bool:
+        """Say whether neither the lake holds a range nor a record has accounted for it as lost."""
+        known = (*committed.get(damage.contract, ()), *self._settled.get(damage.contract, ()))
+        return not ranges.covers(ranges.union(known), damage.first_seq, damage.end_seq)
+
+    def free(self, committed: Mapping[str, RangeSet]) -> tuple[int, ...]:
+        """Delete the segments of which the lake holds everything; return their numbers.
+
+        1. cursor  what all records amount to, and the segments' names, replace the old cursor. Crash after: the next
+                   start finds the names in the cursor, deletes the segments and does not count them twice.
         2. delete  the files go.
+
+        Raises SpoolWriteError: nothing is lost, the same may be asked again.
         """
-        for batch in batches:
-            self._segments[batch.segment].waiting -= 1
-        done = [s for s in self._segments.values() if s.waiting == 0 and s is not self._active]
-        if self._holding or not done or self._newest is None:
-            return
+        done = [s for s in self._segments.values() if s is not self._active and s.is_held(committed)]
+        if not done or self._checkpoint is None:
+            return ()
+        held = dict(self._held)
         for segment in done:
-            for contract, held in segment.ranges.items():
-                self._freed[contract] = ranges.union((*self._freed.get(contract, ()), *held))
-            self._freed_counts = merge([*self._freed_counts, *segment.counts])
-            self._freed_wire = add_wire(self._freed_wire, segment.wire)
-            del self._segments[segment.number]
+            for contract, spans in segment.ranges.items():
+                held[contract] = ranges.union((*held.get(contract, ()), *spans))
         deleted = tuple(segment.number for segment in done)
-        cursor = Cursor(self._newest, self._freed, self._freed_counts, self._freed_wire, deleted)
-        self._disk.replace(CURSOR_FILE, encode_cursor(cursor))  # Step 1.
-        for number in deleted:  # Step 2.
-            self._disk.delete(segment_name(number))
-            self._disk.delete(index_name(number))
+        try:
+            self._disk.replace(CURSOR_FILE, encode_cursor(Cursor(self._checkpoint, held, deleted)))  # Step 1.
+            for number in deleted:  # Step 2.
+                self._disk.delete(segment_name(number))
+                self._disk.delete(index_name(number))
+        except OSError as error:
+            raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
+        self._held = held
+        for segment in done:
+            self.size_bytes -= segment.size_bytes
+            del self._segments[segment.number]
+        return deleted
 
     def finish(self) -> None:
-        """Let the last segment go too, once the lake holds all of it: what remains is the cursor."""
-        self._active = None
-        self.commit(())
+        """End the active segment, so that it can be deleted too."""
+        segment, self._active = self._active, None
+        if segment is None:
+            return
+        if not segment.records:
+            return  # An empty one goes at the next start.
+        assert self._checkpoint is not None
+        try:
+            self._disk.append(index_name(segment.number), summary_frame(segment.summary(self._checkpoint)))
+            self._disk.sync(index_name(segment.number))
+        except OSError:
+            # Without its summary the next start reads the segment whole, which costs it some time and nothing else.
+            return
+
+    def _note_settled(self, contract: str, first: int, end: int) -> None:
+        self._settled[contract] = ranges.add(self._settled.get(contract, ()), first, end)
 
     def _writable(self) -> Segment:
-        if self._active is not None and self._active.size_bytes >= SEGMENT_BYTES:
-            self._active = None
+        if self._active is not None and (
+            self._active.size_bytes >= SEGMENT_BYTES or self._active.batches >= SEGMENT_BATCHES
+        ):
+            self.finish()
         if self._active is None:
             segment = Segment(self._next_segment, SEGMENT_HEADER_BYTES)
             self._next_segment += 1
@@ -197,15 +275,25 @@ class Spool:
             self._disk.append(segment_name(segment.number), header)
             self._disk.append(index_name(segment.number), header)
             self._segments[segment.number] = self._active = segment
+            self.size_bytes += segment.size_bytes
         return self._active
 
     def _abandon(self) -> None:
         """Leave a segment whose end is uncertain; the next record opens another."""
-        segment, self._active = self._active, None
+        segment = self._active
         if segment is None:
             return
         try:
             self._disk.truncate(segment_name(segment.number), segment.size_bytes)
         except OSError:
-            # The next start steps over what is left there: the index does not know it.
+            # The next start steps over what is left there: the segment after begins with the same record.
+            self._active = None
             return
+        self.finish()
+
+
+def _settled_by(meta: Meta) -> dict[str, RangeSet]:
+    settled: dict[str, RangeSet] = {}
+    for one in meta.settled:
+        settled[one.contract] = ranges.add(settled.get(one.contract, ()), one.first_seq, one.end_seq)
+    return settled

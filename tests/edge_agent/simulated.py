@@ -16,13 +16,14 @@ from edge_agent.app import resume
 from edge_agent.core.filtering import Filter
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
-from edge_agent.core.recovery import Identity
+from edge_agent.core.recovery import FORMAT, Identity
 from edge_agent.core.spool import open_spool
 from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
-from tests.edge_agent.worlds import MemoryDisk
+from tests.edge_agent.worlds import Crash, MemoryDisk
 
 DEVICE = "device"
+WANTED = Identity(DEVICE, "telemetry", 1, 1, format=FORMAT)
 MODEL = Model("sim", "1", "m.onnx", "", SENSORS, 60.0, 8)
 
 
@@ -81,6 +82,7 @@ class World:
         self.events_per_s = events_per_s
         self.offline = False
         self.runs = 0
+        self.crash_at_s: float | None = None
         self.on_status: Callable[[Report], None] = lambda _report: None
         self.disk = MemoryDisk(rng=self.rng)
         self.lake = Lake(DEVICE)
@@ -151,8 +153,8 @@ class World:
     def start(self, *, followed: bool = False) -> Agent:
         """Return an agent over what the disk holds."""
         self.runs += 1
-        spool = open_spool(self.disk, Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000))
-        intake = Intake(plan_of(spool.epoch), spool.recovered.newest, damaged=spool.is_damaged)
+        spool = open_spool(self.disk, Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000, format=FORMAT))
+        intake = Intake(plan_of(spool.epoch), spool.recovered.newest)
         source = Lines(self.lines, self.rng, followed=followed)
         resume(intake, source, "lines")
         settings = Settings(DEVICE, "telemetry", self.events_per_s, 0.2, until_drained=not followed)
@@ -164,7 +166,7 @@ class World:
         """What a crash leaves: the disk without a part of what was not synced, nothing on the way to the agent."""
         if self.rng.random() < 0.5:
             self.disk.cut_power()
-        self.disk.crash_after = None
+        self.disk.crash_after = self.crash_at_s = None
         self._up = False
         self.link += 1
         # Batches that the broker has may still arrive.
@@ -172,6 +174,8 @@ class World:
     def _status(self, report: Report) -> None:
         self.last = report
         assert self.now_s < 50_000, f"no progress: {report}"
+        if self.crash_at_s is not None and self.now_s >= self.crash_at_s:
+            raise Crash
         self.on_status(report)
 
     def _commit(self, batch: bytes) -> LinkEvent | None:

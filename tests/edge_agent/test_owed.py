@@ -8,20 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.ranges import RangeSet
-from edge_agent.core.accounts import Count, Explained, merge
+from edge_agent.core.accounts import Explained, merge
+from edge_agent.core.damage import Damage, damage_of
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.owed import LEDGER_INTERVAL_S, OWED_ACCOUNTS_MAX
-from edge_agent.core.record import Cursor, Meta, decode_cursor, encode_cursor, frame, scan, segment_header
-from edge_agent.core.recovery import Identity, segment_name
-from edge_agent.core.settlement import settlement_of
-from edge_agent.core.spool import Group, Spool, open_spool
+from edge_agent.core.spool import Group
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Json, lines_of, reading, rows_of
 from tests.edge_agent.simulated import plan_of
-from tests.edge_agent.worlds import MemoryDisk
 
 INTERVAL_MS = int(LEDGER_INTERVAL_S * 1_000)
-WANTED = Identity("device", "telemetry", 7, 100)
 
 
 def plan() -> Plan:
@@ -55,7 +50,7 @@ def said(rows: list[Json]) -> dict[tuple[str, str], int]:
 def counted(*groups: Group) -> dict[tuple[str, str], int]:
     """Return what the records count of the source, by fate and reason."""
     counts = merge(count for group in groups for count in group.meta.counts)
-    return {(c.fate, c.reason): c.count for c in counts if c.stream == "telemetry"}
+    return {(c.fate, c.reason): c.count for c in counts if c.stream == "telemetry" and c.count}
 
 
 def test_flushes_are_counted_at_once_and_their_entries_sealed_together() -> None:
@@ -155,24 +150,10 @@ def test_whatever_the_flushes_and_restarts_every_event_is_in_one_range(steps: li
     assert [row["seq"] for row in rows] == list(range(len(rows)))
 
 
-def rotten(records: list[Group], victim: int) -> Spool:
-    """Return a spool opened over these records, one of which has rotted."""
-    disk = MemoryDisk()
-    spool = open_spool(disk, WANTED)
-    for record in records:
-        spool.append(record)
-    name = segment_name(1)
-    data = bytearray(disk.files[name])
-    data[scan(bytes(data)).frames[victim].end - 1] ^= 1
-    disk.files[name] = bytes(data)
-    return open_spool(disk, WANTED)
-
-
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("victim", range(6))
-@pytest.mark.parametrize("delivered", [False, True])
-def test_whichever_record_rots_its_events_are_said_once(victim: int, delivered: bool, seed: int) -> None:
-    """Six records: a ledger batch in the third, alone in the fourth, none since; the lake has the victim or nothing."""
+def test_whichever_batch_rots_its_events_are_said_once(victim: int, seed: int) -> None:
+    """Six records: a ledger batch in the third, alone in the fifth; every batch of the victim is gone."""
     rng = random.Random(seed)
     intake = Intake(plan(), None)
     times = [0, 200, INTERVAL_MS, INTERVAL_MS + 200, 2 * INTERVAL_MS + 200, 2 * INTERVAL_MS + 400]
@@ -181,44 +162,25 @@ def test_whichever_record_rots_its_events_are_said_once(victim: int, delivered: 
         read = [] if place == 4 else lines(intake.next_seq, rng.randint(1, 9), **rng.choice([{}, {"f1": "warm"}]))
         records.append(taken(intake, read, now_ms))
     assert [bool(record.meta.explained) for record in records] == [False, False, True, False, True, False]
-    spool = rotten(records, victim)
-    held: dict[str, RangeSet] = {}
-    if delivered:
-        held = {b.contract: ((b.first_seq, b.first_seq + b.span),) for b in records[victim].batches}
-    again = Intake(plan(), spool.recovered.newest, damaged=spool.is_damaged)
-    again.refill(again.resume_seq, lines(again.resume_seq, again.next_seq - again.resume_seq))
-    assert entries(taken(again, lines(again.next_seq, 1), 10**9)) == []  # not before the settlement
-    settled = again.settle(settlement_of(spool.recovered, held), 10**9)
-    assert settled.meta.owed == Explained()
-    final = again.take([], 10**9, final=True)
-    sent = {batch.first_seq: batch for record in records for batch in record.batches if batch.contract == "ledger"}
-    if not delivered:
-        sent = {first: batch for first, batch in sent.items() if batch not in records[victim].batches}
-    sent |= {batch.first_seq: batch for batch in settled.batches if batch.contract == "ledger" and batch.rows}
-    rows = [row for batch in sent.values() for row in rows_of(CONTRACTS["ledger"], batch.data)]
-    events = sum(count.count for count in records[victim].meta.counts if count.stream == "telemetry")
-    own = [row for row in rows if row["stream"] == "telemetry"]
-    assert sum(row["count"] for row in own) == again.next_seq
-    assert said(own).get(("lost", "spool_corrupt"), 0) == (0 if delivered else events)
-    assert final is None or entries(final) == []
+    gone = records[victim]
+    settled = intake.settle(tuple(damage_of(ref, gone.meta) for ref in gone.meta.batches), 10**9)
+    final = intake.take([], 10**9 + INTERVAL_MS, final=True)
+    groups = [record for record in records if record is not gone] + [settled] + ([final] if final else [])
+    rows = [row for row in entries(*groups) if row["stream"] == "telemetry"]
+    lost = sum(ref.rows for ref in gone.meta.batches if ref.contract == "telemetry")
+    assert sum(row["count"] for row in rows) == intake.next_seq
+    assert said(rows).get(("lost", "spool_corrupt"), 0) == lost
+    assert said(rows) == counted(*records, settled, *([final] if final else []))
+    spans = {(b.contract, b.first_seq, b.span) for b in gone.batches}
+    assert spans <= {(b.contract, b.first_seq, b.span) for b in settled.batches if b.rows == 0}
+    assert {(s.contract, s.first_seq, s.end_seq - s.first_seq) for s in settled.meta.settled} == spans
 
 
-def as_before(meta: Meta) -> list[Any]:
-    """Return metadata as it was written before entries were owed."""
-    packed: list[Any] = msgspec.to_builtins(meta)
-    return packed[:7]
-
-
-def test_a_spool_of_before_there_were_owed_entries_opens_and_owes_nothing() -> None:
-    meta = Meta(0, {"telemetry": 10}, (), counts=(Count("telemetry", "kept", "", "", 10),))
-    disk = MemoryDisk()
-    open_spool(disk, WANTED)
-    disk.append(segment_name(1), segment_header(100) + frame(as_before(meta), b""))  # type: ignore[arg-type]
-    newest = open_spool(disk, WANTED).recovered.newest
-    assert newest == meta
-    assert newest.owed == Explained()
-    assert Intake(plan(), newest).take([], 0, final=True) is None
-    cursor = Cursor(meta, {}, (), meta.wire)
-    older = encode_cursor(msgspec.structs.replace(cursor, newest=as_before(meta)))
-    assert older != encode_cursor(cursor)
-    assert decode_cursor(older) == cursor
+def test_a_range_of_unknown_rows_is_called_lost_whole_and_the_ledger_shows_it() -> None:
+    intake = Intake(plan(), None)
+    taken(intake, lines(0, 10), 0)
+    settled = intake.settle((Damage("telemetry", 0, 10, None),), 1)
+    final = taken(intake, [], INTERVAL_MS, final=True)
+    rows = [row for row in entries(settled, final) if row["stream"] == "telemetry"]
+    assert said(rows)["lost", "spool_corrupt"] == 10
+    assert sum(row["count"] for row in rows) == 20  # more than was observed: nobody can overlook it

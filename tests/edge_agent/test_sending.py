@@ -10,7 +10,18 @@ from contracts import ranges
 from edge_agent.core import sending as module
 from edge_agent.core.pacing import CHUNK_EVENTS_MAX, CONNECT_S_MAX, connect_pause_s, due_events
 from edge_agent.core.recovery import PendingBatch
-from edge_agent.core.sending import NEXT, RESEND_S, RETRY_S, SEND_WINDOW, Event, SendWindow, State, step
+from edge_agent.core.sending import (
+    LIVE_PLACES,
+    NEXT,
+    RESEND_S,
+    RETRY_S,
+    SEND_WINDOW,
+    Event,
+    Lane,
+    SendWindow,
+    State,
+    step,
+)
 from edge_agent.errors import IllegalStepError
 
 
@@ -20,8 +31,7 @@ def batch(number: int) -> PendingBatch:
 
 def filled(count: int) -> SendWindow:
     window = SendWindow()
-    for number in range(count):
-        window.add(batch(number))
+    window.add(batch(number) for number in range(count))
     return window
 
 
@@ -165,13 +175,53 @@ def test_pauses_before_connecting_grow_and_differ() -> None:
     assert connect_pause_s(3, lambda: 0.1) < connect_pause_s(3, lambda: 0.9) < connect_pause_s(6, lambda: 0.9)
 
 
-def test_a_correction_is_what_goes_in_both_places_and_one_watermark_ends_both() -> None:
+def in_segment(segment: int, first: int, count: int) -> list[PendingBatch]:
+    return [PendingBatch(n, "telemetry", n * 10, 10, segment, 0, 1) for n in range(first, first + count)]
+
+
+def taken(window: SendWindow, now_s: float = 0.0) -> list[int]:
+    return [s.batch.id for s in iter(lambda: window.take(now_s), None)]
+
+
+def test_live_goes_before_backlog_and_finds_its_places_free() -> None:
+    window = SendWindow()
+    window.add(in_segment(1, 0, 100), Lane.BACKLOG)
+    window.add(in_segment(2, 100, 3))
+    assert taken(window) == [100, 101, 102, *range(SEND_WINDOW - LIVE_PLACES)]
+    window.add(in_segment(2, 103, 10))
+    assert taken(window) == [103, 104, 105]  # what is left of the places that backlog may not take
+    for number in range(SEND_WINDOW - LIVE_PLACES):
+        window.answered(number, Event.ACCEPTED, 0.0)
+    assert taken(window) == [*range(106, 113), *range(14, 21)]
+
+
+def test_a_window_of_one_still_drains_the_backlog() -> None:
+    window = SendWindow()
+    window.window = 1
+    window.add(in_segment(1, 0, 3), Lane.BACKLOG)
+    for number in range(3):
+        assert taken(window) == [number]
+        window.answered(number, Event.ACCEPTED, 0.0)
+
+
+def test_a_segment_leaves_memory_unless_something_of_it_is_under_way() -> None:
+    window = SendWindow()
+    window.add(in_segment(1, 0, 30))
+    window.add(in_segment(2, 30, 5))
+    assert taken(window) == list(range(SEND_WINDOW))
+    assert not window.shed(1)
+    assert window.shed(2)
+    assert (len(window), window.segments()) == (30, {1})
+    window.add(in_segment(2, 30, 5), Lane.BACKLOG)
+    window.add(in_segment(2, 30, 5))  # is there already
+    assert (len(window), window.backlog, window.segments()) == (35, 5, {1, 2})
+    assert {b.id for b in window.commit({"telemetry": ((0, 350),)})} == set(range(35))
+    assert (len(window), window.backlog, window.segments()) == (0, 0, set())
+
+
+def test_a_batch_that_is_dropped_is_neither_sent_nor_committed() -> None:
     window = filled(3)
-    correction = PendingBatch(3, "telemetry", 10, 10, segment=2, offset=7, length=5)
-    window.add(correction)
-    sent = [s.batch for s in iter(lambda: window.take(0.0), None)]
-    assert [b.id for b in sent] == [0, 1, 2, 3]
-    assert [(b.segment, b.offset, b.length) for b in sent] == [(1, 0, 1), (2, 7, 5), (1, 0, 1), (2, 7, 5)]
-    done = window.commit({"telemetry": ((0, 30),)})
-    assert sorted((b.id, b.segment) for b in done) == [(0, 1), (1, 1), (2, 1), (3, 2)]  # each frees its own segment
-    assert len(window) == 0
+    window.drop(1)
+    window.drop(1)
+    assert taken(window) == [0, 2]
+    assert [b.id for b in window.commit({"telemetry": ((0, 30),)})] == [0, 2]

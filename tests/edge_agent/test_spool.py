@@ -1,33 +1,38 @@
 """The spool after crashes and rot: what was durable is there, what rotted is known by its numbers."""
 
+import contextlib
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts import ranges
 from edge_agent.adapters.disk import FolderDisk
 from edge_agent.core import spool as spool_module
 from edge_agent.core.accounts import Count, Wire
+from edge_agent.core.damage import Damage
 from edge_agent.core.record import (
     SEGMENT_HEADER_BYTES,
     BatchRef,
+    Checkpoint,
     Cursor,
     Meta,
+    Settled,
     decode_cursor,
     encode_cursor,
     frame,
     scan,
     segment_header,
 )
-from edge_agent.core.recovery import Identity, Recovered, segment_name
+from edge_agent.core.recovery import FORMAT, Identity, PendingBatch, index_name, segment_name
 from edge_agent.core.sealing import SealedBatch
 from edge_agent.core.spool import Group, Spool, open_spool
 from edge_agent.errors import SpoolError, SpoolWriteError
 from edge_agent.ports import Disk
-from tests.edge_agent.worlds import MemoryDisk
+from tests.edge_agent.worlds import Crash, MemoryDisk
 
-WANTED = Identity("device", "telemetry", 7, 100)
+WANTED = Identity("device", "telemetry", 7, 100, format=FORMAT)
 
 
 def group(number: int, size: int = 20) -> Group:
@@ -39,7 +44,7 @@ def group(number: int, size: int = 20) -> Group:
     refs = tuple(BatchRef(b.contract, b.first_seq, b.span, b.rows, len(b.data)) for b in batches)
     counts = (Count("telemetry", "kept", "", "", 3), Count("telemetry", "dropped", "m@1", "filtered", 7))
     next_seq = {"telemetry": number * 10 + 10, "ledger": number + 1}
-    return Group(Meta(number, next_seq, (), refs, counts, Wire(batches=1)), batches)
+    return Group(Meta(number, next_seq, (), refs, counts, Wire(batches=1), sealed_at_ms=number * 1_000), batches)
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -54,19 +59,39 @@ def filled(disk: Disk, records: int) -> Spool:
     return spool
 
 
-def numbers(recovered: Recovered) -> list[int]:
-    return [batch.first_seq // 10 for batch in recovered.pending if batch.contract == "telemetry"]
+def loaded(spool: Spool) -> tuple[list[PendingBatch], list[Damage]]:
+    """Return everything that a start finds, with the lake empty."""
+    found = [spool.load(segment.number, {}) for segment in spool.segments]
+    return [b for one in found for b in one.pending], [d for one in found for d in one.damages]
+
+
+def numbers(spool: Spool) -> list[int]:
+    return [batch.first_seq // 10 for batch in loaded(spool)[0] if batch.contract == "telemetry"]
+
+
+def held(*numbers: int) -> dict[str, ranges.RangeSet]:
+    """Return what a lake that has these records says."""
+    return {
+        "telemetry": ranges.union((n * 10, n * 10 + 10) for n in numbers),
+        "ledger": ranges.union((n, n + 1) for n in numbers),
+    }
+
+
+def rotted(data: bytes, at: int, bit: int = 4) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
 def test_what_was_appended_is_found_with_its_epoch(disk: Disk) -> None:
     filled(disk, 3)
-    spool = open_spool(disk, Identity("device", "telemetry", 7, 999))
+    spool = open_spool(disk, Identity("device", "telemetry", 7, 999, format=FORMAT))
     assert spool.epoch == 100
-    assert numbers(spool.recovered) == [0, 1, 2]
-    assert [spool.read(batch) for batch in spool.recovered.pending[2:4]] == [b"\1" * 20, b"L" * 5]
+    assert numbers(spool) == [0, 1, 2]
+    pending, damages = loaded(spool)
+    assert [spool.read(batch) for batch in pending[2:4]] == [b"\1" * 20, b"L" * 5]
+    assert (damages, spool.recovered.gaps) == ([], {})
     assert spool.recovered.newest == group(2).meta
-    assert spool.recovered.missing == {}
     assert spool.counts[1] == Count("telemetry", "kept", "", "", 9)
+    assert spool.size_bytes == sum(disk.size(segment_name(segment.number)) for segment in spool.segments)
 
 
 def test_a_torn_tail_is_cut_off_at_every_byte() -> None:
@@ -78,76 +103,198 @@ def test_a_torn_tail_is_cut_off_at_every_byte() -> None:
         disk = MemoryDisk()
         open_spool(disk, WANTED)
         disk.append(segment_name(1), whole[:length])
-        recovered = open_spool(disk, WANTED).recovered
-        assert numbers(recovered) == ([0] if length >= first_end else [])
-        assert recovered.missing == {}
-        assert disk.files[segment_name(1)] == whole[: first_end if length >= first_end else SEGMENT_HEADER_BYTES]
+        spool = open_spool(disk, WANTED)
+        assert numbers(spool) == ([0] if length >= first_end else [])
+        assert (loaded(spool)[1], spool.recovered.gaps) == ([], {})
+        if length >= first_end:
+            assert disk.files[segment_name(1)] == whole[:first_end]
+        else:
+            assert segment_name(1) not in disk.files
         again = open_spool(disk, WANTED)
         again.append(group(1) if length >= first_end else group(0))
-        assert len(open_spool(disk, WANTED).recovered.pending) == (4 if length >= first_end else 2)
+        assert len(loaded(open_spool(disk, WANTED))[0]) == (4 if length >= first_end else 2)
 
 
+@pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("victim", [0, 1, 2])
-def test_a_flipped_bit_costs_exactly_its_record(victim: int) -> None:
+def test_a_flipped_bit_costs_no_more_than_the_batch_it_hits(victim: int, finished: bool) -> None:
     clean = MemoryDisk()
-    filled(clean, 3)
+    spool = filled(clean, 3)
+    if finished:
+        spool.finish()
     data = clean.files[segment_name(1)]
     target = scan(data).frames[victim]
     for at in range(target.offset, target.end):
         disk = MemoryDisk(clean.files)
-        disk.files[segment_name(1)] = data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+        disk.files[segment_name(1)] = rotted(data, at)
         spool = open_spool(disk, WANTED)
-        assert numbers(spool.recovered) == [number for number in range(3) if number != victim]
-        assert spool.recovered.missing == {
-            "telemetry": ((victim * 10, victim * 10 + 10),),
-            "ledger": ((victim, victim + 1),),
-        }
-        assert [meta.number for meta in spool.recovered.damaged] == [victim]
-        assert spool.recovered.newest == group(2).meta  # numbers go on after it, even if it was the last
-        assert spool.is_damaged
+        pending, damages = loaded(spool)
+        # The index knows the places of all batches, so only the one that lies there is not what it was.
+        assert (numbers(spool), damages, spool.recovered.gaps) == ([0, 1, 2], [], {})
+        assert spool.recovered.newest == group(2).meta
+        bad = [b for b in pending if spool.read(b) not in (bytes([b.first_seq // 10]) * 20, b"L" * 5)]
+        assert len(bad) == (at >= target.body_offset)
+        for batch in bad:
+            damage = spool.damage(batch)
+            assert (damage.contract, damage.first_seq, damage.span) == (batch.contract, batch.first_seq, batch.span)
+            assert damage.rows == (3 if batch.contract == "telemetry" else 1)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_index_that_rots_is_read_from_the_segment(finished: bool) -> None:
+    clean = MemoryDisk()
+    spool = filled(clean, 3)
+    if finished:
+        spool.finish()
+    index = clean.files[index_name(1)]
+    for at in range(len(index)):
+        disk = MemoryDisk(clean.files)
+        disk.files[index_name(1)] = rotted(index, at)
+        spool = open_spool(disk, WANTED)
+        assert (numbers(spool), loaded(spool)[1], spool.recovered.gaps) == ([0, 1, 2], [], {})
+        assert spool.counts[1] == Count("telemetry", "kept", "", "", 9)
 
 
 def test_without_its_index_a_rotten_record_is_known_by_its_neighbours() -> None:
     disk = MemoryDisk()
     filled(disk, 3)
-    data = bytearray(disk.files[segment_name(1)])
-    data[scan(bytes(data)).frames[1].offset + 30] ^= 1
-    disk.files[segment_name(1)] = bytes(data)
-    del disk.files["segment-00000001.idx"]
-    recovered = open_spool(disk, WANTED).recovered
-    assert recovered.missing == {"telemetry": ((10, 20),), "ledger": ((1, 2),)}
-    assert recovered.damaged == ()
+    name = segment_name(1)
+    disk.files[name] = rotted(disk.files[name], scan(disk.files[name]).frames[1].offset + 30)
+    del disk.files[index_name(1)]
+    spool = open_spool(disk, WANTED)
+    assert spool.recovered.gaps == {"telemetry": ((10, 20),), "ledger": ((1, 2),)}
+    assert spool.gaps({}) == (Damage("telemetry", 10, 10, None), Damage("ledger", 1, 1, None))
+    assert spool.gaps(held(1)) == ()
+
+
+def test_a_record_that_rotted_in_both_files_of_a_finished_segment_is_known_by_its_summary() -> None:
+    disk = MemoryDisk()
+    filled(disk, 3).finish()
+    for name in (segment_name(1), index_name(1)):
+        at = disk.files[name].index(b"FLRC", 20)  # the second frame's magic
+        disk.files[name] = rotted(disk.files[name], at)
+    spool = open_spool(disk, WANTED)
+    assert numbers(spool) == [0, 2]
+    assert loaded(spool)[1] == [Damage("telemetry", 10, 10, None), Damage("ledger", 1, 1, None)]
+    assert spool.counts[1] == Count("telemetry", "kept", "", "", 9)
+
+
+def test_what_was_settled_is_neither_sent_nor_settled_again(disk: Disk) -> None:
+    spool = filled(disk, 3)
+    again = group(3)
+    tombstone = SealedBatch("telemetry", 10, 10, 0, b"T")
+    ref = BatchRef("telemetry", 10, 10, 0, 1)
+    meta = msgspec.structs.replace(
+        again.meta, batches=(*again.meta.batches, ref), settled=(Settled("telemetry", 10, 20),)
+    )
+    spool.append(Group(meta, (*again.batches, tombstone)))
+    for _ in range(2):
+        spool = open_spool(disk, WANTED)
+        pending, damages = loaded(spool)
+        assert [(b.first_seq, b.rows) for b in pending if b.contract == "telemetry"] == [
+            (0, 3), (20, 3), (30, 3), (10, 0),
+        ]  # fmt: skip
+        assert damages == []
+        assert not spool.is_open(Damage("telemetry", 10, 10, 3), {})
 
 
 def test_only_whole_committed_segments_are_deleted(monkeypatch: pytest.MonkeyPatch, disk: Disk) -> None:
     monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 300)
-    spool = open_spool(disk, WANTED)
-    pending = [batch for number in range(6) for batch in spool.append(group(number))]
-    first = [batch for batch in pending if batch.segment == 1]
-    assert max(batch.segment for batch in pending) > 1
+    spool = filled(disk, 6)
+    first = [batch for batch in loaded(spool)[0] if batch.segment == 1]
+    records = {batch.first_seq // 10 for batch in first if batch.contract == "telemetry"}
+    assert len(spool.segments) > 2
     before = spool.size_bytes
-    spool.commit(first[:-1])
-    assert segment_name(1) in disk.names()
-    spool.commit(first[-1:])
+    assert spool.free(held(*records) | {"ledger": ()}) == ()
+    assert spool.free(held(*records)) == (1,)
     assert segment_name(1) not in disk.names()
     assert spool.size_bytes < before
     assert spool.counts[0] == Count("telemetry", "dropped", "m@1", "filtered", 42)
     again = open_spool(disk, WANTED)
-    assert again.recovered.missing == {}
+    assert again.recovered.gaps == {}
+    assert (again.counts, again.wire, again.size_bytes) == (spool.counts, spool.wire, spool.size_bytes)
+    assert numbers(again) == [number for number in range(6) if number not in records]
+
+
+def test_the_last_segment_goes_once_it_takes_no_more_records(disk: Disk) -> None:
+    spool = filled(disk, 2)
+    assert spool.free(held(0, 1)) == ()
+    spool.finish()
+    assert spool.free(held(0, 1)) == (1,)
+    assert sorted(disk.names()) == ["cursor.json", "spool.json"]
+    again = open_spool(disk, WANTED)
+    assert (again.observed, again.held("telemetry"), again.size_bytes) == (group(1).meta.next_seq, ((0, 20),), 0)
     assert again.counts == spool.counts
-    assert again.wire == spool.wire
-    assert len(again.recovered.pending) == len(pending) - len(first)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_within_a_deletion_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 300)
+    disk = MemoryDisk()
+    spool = filled(disk, 6)
+    counts = spool.counts
+    disk.crash_after = step
+    with contextlib.suppress(Crash):
+        spool.free(held(0, 1, 2, 3))
+    disk.crash_after = None
+    disk.cut_power()
+    again = open_spool(disk, WANTED)
+    assert (again.counts, again.recovered.gaps) == (counts, {})
+    assert set(numbers(again)) >= {4, 5}
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_crash_within_a_finish_or_the_start_after_it_costs_nothing(step: int) -> None:
+    disk = MemoryDisk()
+    spool = filled(disk, 3)
+    disk.crash_after = step
+    with contextlib.suppress(Crash):
+        spool.finish()
+        open_spool(disk, WANTED).append(group(3))
+    disk.crash_after = None
+    disk.cut_power()
+    again = open_spool(disk, WANTED)
+    found = numbers(again)
+    assert found in ([0, 1, 2], [0, 1, 2, 3])
+    assert (loaded(again)[1], again.recovered.gaps) == ([], {})
+    assert again.counts[1].count == 3 * len(found)
+
+
+def test_a_start_reads_the_ends_of_finished_segments_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BATCHES", 8)
+    disk = MemoryDisk()
+    filled(disk, 200).finish()
+    reads: list[int] = []
+    whole = disk.read
+
+    def counted(name: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = whole(name, offset, length)
+        reads.append(len(data))
+        return data
+
+    monkeypatch.setattr(disk, "read", counted)
+    spool = open_spool(disk, WANTED)
+    assert len(spool.segments) == 50
+    assert sum(reads) / len(spool.segments) < 700
+    monkeypatch.undo()
+    assert numbers(spool) == list(range(200))
 
 
 def test_the_spool_of_another_device_or_source_is_refused(disk: Disk) -> None:
     filled(disk, 1)
     for other in (
-        Identity("x", "telemetry", 7, 1),
-        Identity("device", "clicks", 7, 1),
-        Identity("device", "telemetry", 8, 1),
+        Identity("x", "telemetry", 7, 1, format=FORMAT),
+        Identity("device", "clicks", 7, 1, format=FORMAT),
+        Identity("device", "telemetry", 8, 1, format=FORMAT),
     ):
         with pytest.raises(SpoolError, match="spool_dir of its own"):
             open_spool(disk, other)
+
+
+def test_the_spool_of_an_older_agent_is_refused(disk: Disk) -> None:
+    disk.replace("spool.json", b'{"device":"device","contract":"telemetry","source_crc32":7,"epoch":100}')
+    with pytest.raises(SpoolError, match="format 1, this agent writes 2: drain it"):
+        open_spool(disk, WANTED)
 
 
 def test_a_spool_without_its_identity_is_never_started_anew(disk: Disk) -> None:
@@ -160,24 +307,24 @@ def test_a_spool_without_its_identity_is_never_started_anew(disk: Disk) -> None:
 def test_a_full_disk_keeps_the_group_for_another_try() -> None:
     disk = MemoryDisk()
     spool = filled(disk, 1)
-    for after in range(3):
+    for after in range(5):
         disk.fail_after = after
         with pytest.raises(SpoolWriteError, match="free some disk"):
             spool.append(group(1))
         disk.fail_after = None
     assert len(spool.append(group(1))) == 2
-    recovered = open_spool(disk, WANTED).recovered
-    assert numbers(recovered) == [0, 1]
-    assert recovered.missing == {}
+    again = open_spool(disk, WANTED)
+    assert numbers(again) == [0, 1]
+    assert (again.recovered.gaps, again.counts) == ({}, spool.counts)
 
 
 def test_a_rotten_cursor_is_said_not_guessed() -> None:
-    cursor = Cursor(group(1).meta, {"telemetry": ((0, 10),)}, (Count("telemetry", "kept", "", "", 3),), Wire(1), (4,))
+    newest = Checkpoint(group(1).meta, (Count("telemetry", "kept", "", "", 3),), Wire(1))
+    cursor = Cursor(newest, {"telemetry": ((0, 10),)}, (4,))
     data = encode_cursor(cursor)
     assert decode_cursor(data) == cursor
     for at in range(len(data)):
-        flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        assert decode_cursor(flipped) in (None, cursor)
+        assert decode_cursor(rotted(data, at, 0)) in (None, cursor)
 
 
 def junk(rng: random.Random) -> bytes:
@@ -192,16 +339,22 @@ def test_scanning_finds_whole_frames_among_anything() -> None:
         assert [entry.meta.number for entry in scan(data).frames] == [0, 1, 2, 3], f"seed={seed}"
 
 
-def test_ranges_of_missing_are_exact_over_many_faults() -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_whatever_rots_in_both_files_every_number_is_there_or_named(finished: bool) -> None:
     for seed in range(60):
         rng = random.Random(seed)
         disk = MemoryDisk()
-        filled(disk, 12)
-        data = bytearray(disk.files[segment_name(1)])
-        frames = scan(bytes(data)).frames
-        victims = {rng.randrange(12) for _ in range(3)}
-        for victim in victims:
-            data[rng.randrange(frames[victim].offset, frames[victim].end)] ^= 1 << rng.randrange(8)
-        disk.files[segment_name(1)] = bytes(data)
-        found = open_spool(disk, WANTED).recovered.missing["telemetry"]
-        assert found == ranges.union((v * 10, v * 10 + 10) for v in victims), f"seed={seed}"
+        spool = filled(disk, 12)
+        if finished:
+            spool.finish()
+        for name in (segment_name(1), index_name(1)):
+            data = disk.files[name]
+            for _ in range(rng.randint(0, 6)):
+                data = rotted(data, rng.randrange(SEGMENT_HEADER_BYTES, len(data)), rng.randrange(8))
+            disk.files[name] = data
+        spool = open_spool(disk, WANTED)
+        pending, damages = loaded(spool)
+        there = [(b.first_seq, b.end_seq) for b in pending if b.contract == "telemetry"]
+        gone = [(d.first_seq, d.end_seq) for d in (*damages, *spool.gaps({})) if d.contract == "telemetry"]
+        assert sum(end - first for first, end in there + gone) == spool.observed["telemetry"], f"seed={seed}"
+        assert ranges.union(there + gone) == ((0, spool.observed["telemetry"]),), f"seed={seed}"

@@ -29,6 +29,9 @@ class MemoryDisk:
         data = self.files[name]
         return data[offset:] if length is None else data[offset : offset + length]
 
+    def size(self, name: str) -> int:
+        return len(self.files[name])
+
     def append(self, name: str, data: bytes) -> None:
         part = data if self._goes_on() else data[: self._rng.randint(0, len(data))]
         self.files[name] = self.files.get(name, b"") + part

@@ -1,0 +1,280 @@
+"""The sending half of a running agent: batches from the spool to the broker, watermarks back, the link between."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from contracts import microbatch, ranges, watermark
+from contracts.errors import BatchError, WatermarkError
+from contracts.microbatch import Flag
+from contracts.ports import Clock
+from contracts.ranges import RangeSet
+from contracts.watermark import AckDocument
+from edge_agent.core.damage import Damage
+from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.core.pacing import connect_pause_s
+from edge_agent.core.recovery import PendingBatch
+from edge_agent.core.sending import Event, Lane, Sending, SendWindow
+from edge_agent.core.spool import Spool
+from edge_agent.errors import SpoolWriteError
+from edge_agent.ports import Uplink
+
+LOADED_BATCHES_MAX: Final = 3_072  # batches; three segments of places, about 1.5 MB of memory
+BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is loaded before these are sent
+ACK_GRACE_S: Final = 1.0  # s; after subscribing, how long a retained acknowledgement may take before resends begin
+LOST_SETTLE_S: Final = 30.0  # s; batches of an earlier process that were under way are committed by then, or never
+ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
+LOAD_RETRY_S: Final = 5.0  # s; a disk that does not read now may later
+
+_ANSWERS: Final = {0x00: Event.ACCEPTED, 0x10: Event.UNHEARD, 0x97: Event.UNHEARD}
+_REFUSED: Final = {0x87: "not authorised", 0x95: "packet too large", 0x99: "payload format"}
+_log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Sends what the spool holds until the lake has it. Runs in the agent's thread."""
+
+    def __init__(
+        self,
+        device: str,
+        spool: Spool,
+        uplink: Uplink,
+        clock: Clock,
+        random: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
+        self._device = device
+        self._spool = spool
+        self._uplink = uplink
+        self._clock = clock
+        self._random = random
+        self._say = say
+        self._messages: dict[int, int] = {}  # paho's message id -> batch id
+        self._committed: dict[str, RangeSet] = {}
+        self._waiting = [segment.number for segment in spool.segments]  # segments that are not in memory, oldest first
+        self._damages: dict[tuple[str, int], Damage] = {}
+        self._failures = 0
+        self._packet_bytes_max: int | None = None
+        self._connect_s: float | None = clock.monotonic_s()
+        self._resume_s: float | None = None
+        self._settle_s: float | None = None
+        self._load_s = 0.0
+        self.window = SendWindow()
+        self.ack: AckDocument | None = None
+        self.link_up = False
+        self._damaged(spool.gaps({}))
+
+    @property
+    def waiting_segments(self) -> int:
+        """Segments whose batches wait on disk alone."""
+        return len(self._waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether the lake holds everything that the spool ever accounted for."""
+        return not len(self.window) and not self._waiting and not self._damages
+
+    @property
+    def is_stuck(self) -> bool:
+        """Say whether nothing more can be sent before an operator has acted."""
+        return len(self.window) > 0 and self.window.held == len(self.window) and not self._waiting and not self._damages
+
+    def committed_upto(self, stream: str) -> int:
+        """Return up to where the lake holds a stream, by its watermarks of now and of earlier processes."""
+        return ranges.upto(ranges.union((*self._spool.held(stream), *self._committed.get(stream, ()))))
+
+    def add(self, pending: tuple[PendingBatch, ...]) -> None:
+        """Take over batches that have just become durable; those that memory has no room for wait on disk."""
+        self.window.add(pending)
+        while len(self.window) > LOADED_BATCHES_MAX and self._shed():
+            continue
+
+    def damages_due(self, now_s: float) -> tuple[Damage, ...]:
+        """Return what has rotted, once the lake has had the time to say that it holds it; empty before."""
+        if self._settle_s is None or now_s < self._settle_s or not self._damages:
+            return ()
+        return tuple(self._damages.values())
+
+    def settled(self, damages: tuple[Damage, ...]) -> None:
+        """Note that records account for these as lost."""
+        for damage in damages:
+            self._damages.pop((damage.contract, damage.first_seq), None)
+
+    def advance(self, now_s: float) -> None:
+        """Connect, load, send and wait for answers, as far as it is time."""
+        if self._connect_s is not None and now_s >= self._connect_s:
+            self._connect_s = None
+            self._uplink.connect(self._spool.epoch)
+        self.window.tick(now_s)
+        if self._resume_s is not None and now_s >= self._resume_s:
+            self._resume()
+        oldest = self.window.oldest_outstanding_s()
+        if self.link_up and oldest is not None and now_s - oldest > ANSWER_S_MAX:
+            self._uplink.drop()
+            self._link_down(f"no answer to a publish for {ANSWER_S_MAX:.0f} s: connecting again")
+        if self.link_up and self._resume_s is None:
+            self._load(now_s)
+        self._send(now_s)
+
+    def due_s(self) -> list[float]:
+        """Return the times at which `advance` or `damages_due` has something to do by itself."""
+        times = [t for t in (self._connect_s, self._resume_s, self.window.next_due_s()) if t is not None]
+        if self._settle_s is not None and self._damages:
+            times.append(self._settle_s)
+        if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
+            times.append(self._load_s)
+        return times
+
+    def on_event(self, event: LinkEvent) -> None:
+        """Follow what the link tells; events of an older link say nothing."""
+        match event:
+            case LinkUp(link=link) if link == self._uplink.link:
+                self.link_up, self._failures = True, 0
+                self.window.window, self._packet_bytes_max = event.window, event.packet_bytes_max
+                _log.info("connected, %d batches and %d segments to send", len(self.window), len(self._waiting))
+            case LinkDown(link=link) if link == self._uplink.link and self._connect_s is None:
+                self._link_down(event.reason)
+            case Subscribed(link=link) if link == self._uplink.link:
+                if event.code >= 0x80:
+                    self._say(f"subscription to the acknowledgements was refused: reason {event.code:#04x}")
+                now = self._clock.monotonic_s()
+                self._resume_s, self._settle_s = now + ACK_GRACE_S, now + LOST_SETTLE_S
+            case Answered(link=link) if link == self._uplink.link:
+                self._answered(event)
+            case AckArrived(link=link) if link == self._uplink.link:
+                self._acknowledged(event.document)
+            case _:
+                return
+
+    def close(self) -> None:
+        """Say goodbye; delete what the lake holds, the active segment too if that is all."""
+        self._uplink.close(self._spool.epoch)
+        self._spool.finish()
+        self._free()
+
+    def _shed(self) -> bool:
+        """Leave the oldest segment that can be spared to the disk; say whether there was one."""
+        active = self._spool.segments[-1].number
+        for number in sorted(self.window.segments()):
+            if number != active and self.window.shed(number):
+                self._waiting = sorted({*self._waiting, number})
+                return True
+        return False
+
+    def _load(self, now_s: float) -> None:
+        """Take the places of further backlog into memory; what the lake holds already is passed over."""
+        while self._waiting and self.window.backlog < BACKLOG_BATCHES_MIN and now_s >= self._load_s:
+            number = self._waiting[0]
+            try:
+                loaded = self._spool.load(number, self._committed)
+            except OSError as error:
+                self._load_s = now_s + LOAD_RETRY_S
+                self._say(f"spool: segment {number} cannot be read: {error.strerror}: trying again")
+                return
+            self._waiting.pop(0)
+            self.window.add(loaded.pending, Lane.BACKLOG)
+            self._damaged(loaded.damages)
+
+    def _send(self, now_s: float) -> None:
+        while self.link_up and (sending := self.window.take(now_s)) is not None:
+            batch = sending.batch
+            data = self._bytes_of(sending)
+            if data is None:
+                self.window.drop(batch.id)
+                self._damaged((self._spool.damage(batch),))
+                continue
+            if self._packet_bytes_max is not None and len(data) + 128 > self._packet_bytes_max:
+                self.window.answered(batch.id, Event.REFUSED, now_s)
+                self._say(
+                    f"batch {batch.contract} {batch.first_seq}: {len(data)} bytes, the broker takes packets up to "
+                    f"{self._packet_bytes_max}: raise its limit, the batch is held until a restart"
+                )
+                continue
+            message = self._uplink.publish(data)
+            if message is None:
+                return  # LinkDown follows, and makes it ready again
+            self._messages[message] = batch.id
+
+    def _bytes_of(self, sending: Sending) -> bytes | None:
+        """Return a batch from the spool, marked when it is backlog or goes again; None when it has rotted there."""
+        batch = sending.batch
+        try:
+            data = self._spool.read(batch)
+            header, payload = microbatch.parse(data)
+        except (OSError, BatchError) as error:
+            _log.error("batch %s %d in the spool: %s", batch.contract, batch.first_seq, error)
+            return None
+        if (header.first_seq, header.span) != (batch.first_seq, batch.span):
+            _log.error(
+                "batch %s %d in the spool: its place holds %d", batch.contract, batch.first_seq, header.first_seq
+            )
+            return None
+        if sending.attempts == 1 and sending.lane is Lane.LIVE:
+            return data
+        return microbatch.seal(replace(header, flags=header.flags | Flag.BACKLOG), bytes(payload))
+
+    def _damaged(self, damages: tuple[Damage, ...]) -> None:
+        for damage in damages:
+            self._damages[damage.contract, damage.first_seq] = damage
+        if damages:
+            self._say("spool: damage was found; its events will be in the ledger as lost(spool_corrupt)")
+
+    def _link_down(self, reason: str) -> None:
+        self.link_up = False
+        self._resume_s = self._settle_s = None
+        self._messages.clear()
+        self.window.link_lost()
+        self._connect_s = self._clock.monotonic_s() + connect_pause_s(self._failures, self._random)
+        self._failures += 1
+        self._say(reason)
+
+    def _answered(self, event: Answered) -> None:
+        batch_id = self._messages.pop(event.message, None)
+        if batch_id is None:
+            return  # the state message
+        answer = _ANSWERS.get(event.code, Event.REFUSED if event.code in _REFUSED else Event.UNHEARD)
+        self.window.answered(batch_id, answer, self._clock.monotonic_s())
+        if answer is Event.REFUSED:
+            self._say(f"broker refused a batch: {_REFUSED[event.code]} ({event.code:#04x}): it is held until a restart")
+        elif answer is Event.UNHEARD:
+            self._say(f"broker answered {event.code:#04x}: nobody takes batches at present, trying again")
+
+    def _acknowledged(self, document: bytes) -> None:
+        """Free what the lake holds. Only watermarks of this spool's epoch speak of it."""
+        try:
+            ack = watermark.decode_ack(document) if document else AckDocument(self._device)
+        except WatermarkError as error:
+            self._say(str(error))
+            return
+        self.ack = ack
+        for mark in ack.watermarks:
+            if mark.epoch == self._spool.epoch:
+                self._committed[mark.contract] = ranges.union(
+                    (*self._committed.get(mark.contract, ()), *mark.committed)
+                )
+            elif mark.epoch > self._spool.epoch:
+                self._say(
+                    f"acknowledgement of {mark.contract} names epoch {mark.epoch}, the spool has {self._spool.epoch}: "
+                    "the clock went back, or another device has this name"
+                )
+        self.window.commit(self._committed)
+        for key, damage in list(self._damages.items()):
+            if not self._spool.is_open(damage, self._committed):
+                del self._damages[key]  # Delivered before it rotted here.
+        self._free()
+        if self._resume_s is not None:
+            self._resume()
+
+    def _free(self) -> None:
+        try:
+            deleted = self._spool.free(self._committed)
+        except SpoolWriteError as error:
+            self._say(str(error))
+            return
+        self._waiting = [number for number in self._waiting if number not in deleted]
+
+    def _resume(self) -> None:
+        self._resume_s = None
+        self.window.resumed()
