@@ -9,11 +9,11 @@ from msgspec import Struct
 from contracts.ports import Clock
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
-from edge_agent.core.pacing import due_events
 from edge_agent.core.spool import Group, Spool
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
-from edge_agent.ports import Inbox, Source, Uplink
+from edge_agent.feeds import Feeds
+from edge_agent.ports import Inbox, Uplink
 from edge_agent.report import Report, wire_report
 
 STATUS_S: Final = 1.0  # s
@@ -27,9 +27,6 @@ class Settings(Struct, frozen=True):
     """What the loop must know of the configuration."""
 
     device: str
-    contract: str
-    rate_events_per_s: float
-    flush_interval_s: float
     until_drained: bool
 
 
@@ -41,7 +38,7 @@ class Agent:
         settings: Settings,
         intake: Intake,
         spool: Spool,
-        source: Source,
+        feeds: Feeds,
         uplink: Uplink,
         inbox: Inbox,
         clock: Clock,
@@ -52,7 +49,7 @@ class Agent:
         self._settings = settings
         self._intake = intake
         self._spool = spool
-        self._source = source
+        self._feeds = feeds
         self._inbox = inbox
         self._clock = clock
         self._memory_mb = memory_mb
@@ -60,10 +57,9 @@ class Agent:
         self._last_error: str | None = None
         self._group: Group | None = None  # sealed, and not yet durable
         self._stopping = False
-        self._source_done = False
-        now = clock.monotonic_s()
-        self._started_s = self._next_flush_s = self._next_status_s = now
-        self._taken = 0
+        self._ended: frozenset[str] = frozenset()
+        self._retry_s = 0.0
+        self._next_status_s = clock.monotonic_s()
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
@@ -87,7 +83,7 @@ class Agent:
         if self._group is not None:
             self._append(self._group)
         self._courier.close()
-        self._source.close()
+        self._feeds.close()
         report = self.report()
         self._write_status(report)
         return report
@@ -116,7 +112,7 @@ class Agent:
             resends=window.resent,
             pss_mb=self._memory_mb(),
             link="up" if self._courier.link_up else "down",
-            source_at_end=self._source_done,
+            source_at_end=self._feeds.is_done,
             drained=self._is_drained(),
             pending_batches=len(window),
             waiting_segments=self._courier.waiting_segments,
@@ -127,33 +123,32 @@ class Agent:
         )
 
     def _is_drained(self) -> bool:
-        return self._source_done and self._group is None and self._courier.is_idle
+        return self._feeds.is_done and self._group is None and self._courier.is_idle
 
     def _is_done(self) -> bool:
         """Say whether there is nothing left to do, or nothing left that could be done before an operator has acted."""
-        if not self._settings.until_drained or not self._source_done or self._group is not None:
+        if not self._settings.until_drained or not self._feeds.is_done or self._group is not None:
             return False
         return self._courier.is_idle or self._courier.is_stuck
 
     def _take_in(self, now_s: float) -> None:
-        """Read what is due, make one group of it and put it into the spool; a full spool makes the source wait."""
+        """Read what is due, make one group of it and put it into the spool; a full spool makes the sources wait."""
         if self._group is not None:
-            if now_s >= self._next_flush_s:
+            if now_s >= self._retry_s:
                 self._append(self._group)
             return
-        if self._source_done or now_s < self._next_flush_s or self._is_full():
+        if not self._is_due(now_s) or self._is_full():
             return
-        rate = self._settings.rate_events_per_s
-        self._next_flush_s = now_s if rate == 0 else now_s + self._settings.flush_interval_s
-        lines = self._source.read(due_events(rate, now_s - self._started_s, self._taken))
-        self._taken += len(lines)
-        if not lines and not self._source.at_end:
-            self._next_flush_s = now_s + self._settings.flush_interval_s
-        final = self._source.at_end and not lines
-        group = self._intake.take(lines, self._clock.now_ms(), final=final)
-        self._source_done = final
+        arrived = self._feeds.take(now_s)
+        ended = arrived.final - self._ended
+        group = self._intake.take(arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done)
+        self._ended |= ended
         if group is not None:
             self._append(group)
+
+    def _is_due(self, now_s: float) -> bool:
+        due_s = self._feeds.due_s
+        return due_s is not None and now_s >= due_s
 
     def _is_full(self) -> bool:
         return self._spool.size_bytes >= self._spool.quota_bytes
@@ -163,7 +158,7 @@ class Agent:
             pending = self._spool.append(group)
         except SpoolWriteError as error:
             self._group = group
-            self._next_flush_s = self._clock.monotonic_s() + WRITE_RETRY_S
+            self._retry_s = self._clock.monotonic_s() + WRITE_RETRY_S
             self._say(str(error))
             return
         self._group = None
@@ -179,8 +174,10 @@ class Agent:
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
-        if self._group is not None or not (self._source_done or self._is_full()):
-            times.append(self._next_flush_s)
+        if self._group is not None:
+            times.append(self._retry_s)
+        elif (due_s := self._feeds.due_s) is not None and not self._is_full():
+            times.append(due_s)
         return max(0.0, min(times) - now_s)
 
     def _say(self, message: str) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -18,10 +19,10 @@ from edge_agent.agent import Agent, Settings
 from edge_agent.config import AgentConfig
 from edge_agent.core.intake import Intake
 from edge_agent.core.link import Wake
-from edge_agent.core.pacing import CHUNK_EVENTS_MAX
 from edge_agent.core.recovery import FORMAT, Identity
-from edge_agent.core.spool import open_spool
-from edge_agent.errors import SourceError
+from edge_agent.core.spool import Spool, open_spool
+from edge_agent.errors import SourceError, SpoolError
+from edge_agent.feeds import Feed, Feeds
 from edge_agent.ports import Source
 from edge_agent.report import Report
 
@@ -42,25 +43,19 @@ def run(config: AgentConfig) -> int:
         device=config.device,
         shard=config.shard,
         epoch=spool.epoch,
-        contract_id=config.source.contract,
-        lax=path.suffix == ".csv",
+        streams={config.source.contract: path.suffix == ".csv"},
+        stores=False,
     )
     intake = Intake(plan, spool.recovered.newest)
     source = open_source(path, follow=not config.until_drained)
-    resume(intake, source, config.source.file)
+    resume(intake, spool, {config.source.contract: source})
     inbox = QueueInbox()
     uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox)
-    settings = Settings(
-        device=config.device,
-        contract=config.source.contract,
-        rate_events_per_s=config.source.rate_events_per_s,
-        flush_interval_s=config.flush_interval_ms / 1_000,
-        until_drained=config.until_drained,
-    )
+    feed = Feed(config.source.contract, source, config.source.rate_events_per_s, config.flush_interval_ms / 1_000)
     status = Path(config.status_file)
     agent = Agent(
-        settings, intake, spool, source, uplink, inbox, clock, random.SystemRandom().random, pss_mb,
-        lambda report: write_status(status, report),
+        Settings(config.device, config.until_drained), intake, spool, Feeds((feed,)), uplink, inbox, clock,
+        random.SystemRandom().random, pss_mb, lambda report: write_status(status, report),
     )  # fmt: skip
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -75,21 +70,25 @@ def run(config: AgentConfig) -> int:
     return agent.exit_code(report)
 
 
-def resume(intake: Intake, source: Source, name: str) -> None:
-    """Bring source and open windows to where the spool ends. Raises SourceError when the source is another by now."""
-    first_seq = intake.resume_seq
-    at = source.skip(first_seq)
-    while first_seq <= at < intake.next_seq:
-        lines = source.read(min(CHUNK_EVENTS_MAX, intake.next_seq - at))
-        if not lines:
-            break
-        intake.refill(at, lines)
-        at += len(lines)
-    if at != intake.next_seq or not intake.is_refilled():
-        raise SourceError(
-            f"source {name}: the spool was filled up to event {intake.next_seq}, the file has other events or only "
-            f"{at}: give it the file it had, or another spool_dir"
-        )
+def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source]) -> None:
+    """Bring sources and open windows to where the spool ends.
+
+    Raises SourceError when a source is another by now, SpoolError when the spool cannot be read.
+    """
+    try:
+        for replayed in spool.replay(intake.resume_seqs()):
+            intake.refill(replayed)
+    except OSError as error:
+        raise SpoolError(
+            f"spool: a segment cannot be read: {error.strerror}: check the disk, then start again"
+        ) from error
+    for contract, source in sources.items():
+        wanted = intake.next_seq(contract)
+        if (found := source.skip(wanted)) != wanted:
+            raise SourceError(
+                f"source of {contract}: the spool was filled up to event {wanted}, the file has only {found}: give it "
+                "the file it had, or another spool_dir"
+            )
 
 
 def write_status(path: Path, report: Report) -> None:

@@ -1,6 +1,7 @@
 """The bundle's folder: its document and the files that it names, each checked by its hash."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from contracts import bundle as bundles
@@ -11,6 +12,7 @@ from edge_agent.adapters.onnx import OnnxScorer
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.filtering import Filter
 from edge_agent.core.intake import QUARANTINE, Plan
+from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError
 
 
@@ -22,26 +24,38 @@ def load(folder: Path) -> Bundle:
         raise BundleError(f"bundle {folder / BUNDLE_FILE}: expected a readable file: {error.strerror}") from error
 
 
-def plan_of(bundle: Bundle, folder: Path, *, device: str, shard: int, epoch: int, contract_id: str, lax: bool) -> Plan:
-    """Return what the bundle says about one source, its model loaded. Raises BundleError, ContractError."""
-    source = bundle.contract(contract_id)
-    stream = bundle.stream(contract_id)
-    windows_contract = _check_windows(source, stream, bundle) if stream.windows is not None else None
+def plan_of(
+    bundle: Bundle, folder: Path, *, device: str, shard: int, epoch: int, streams: Mapping[str, bool], stores: bool
+) -> Plan:
+    """Return what the bundle says about streams, their models loaded; `streams` says whose lines are text throughout.
+
+    With `stores` events that do not travel stay on the device a while. Raises BundleError, ContractError.
+    """
     return Plan(
         device=device,
         shard=shard,
         epoch=epoch,
-        source=source,
         ledger=bundle.contract(LEDGER),
         quarantine=bundle.contract(QUARANTINE),
-        filter=_filter(bundle, folder, source, stream),
-        windows=stream.windows,
-        windows_contract=windows_contract,
+        streams=tuple(_stream(bundle, folder, name, lax=lax, stores=stores) for name, lax in streams.items()),
         dictionaries={
             entry.contract: _read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
         },
+    )
+
+
+def _stream(bundle: Bundle, folder: Path, contract_id: str, *, lax: bool, stores: bool) -> StreamPlan:
+    source = bundle.contract(contract_id)
+    stream = bundle.stream(contract_id)
+    windows_contract = _check_windows(source, stream, bundle) if stream.windows is not None else None
+    return StreamPlan(
+        source=source,
+        filter=_filter(bundle, folder, source, stream),
+        windows=stream.windows,
+        windows_contract=windows_contract,
         lax=lax,
+        stores=stores,
     )
 
 

@@ -1,127 +1,134 @@
 """Lines in, a group for the spool out: the whole of what a device does with its events, once per flush."""
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from contracts import topics
-from contracts.bundle import Windows as WindowsPlan
 from contracts.contract import Contract
-from contracts.ledger import Entry, Fate
-from edge_agent.core.accounts import FILTERED, SPOOL_CORRUPT, Count, Explained, Wire, merge, packet_bytes
+from contracts.ledger import Fate
+from edge_agent.core.accounts import SPOOL_CORRUPT, Count, Explained, Wire, add_wire, merge, packet_bytes
 from edge_agent.core.damage import Damage
-from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
-from edge_agent.core.filtering import Filter, matrix
+from edge_agent.core.derived import entry_rows, refused_rows
+from edge_agent.core.events import Column
 from edge_agent.core.owed import Owed
-from edge_agent.core.record import BatchRef, Meta, Settled
+from edge_agent.core.record import BatchRef, Meta, Settled, StoredRef
+from edge_agent.core.replay import Replayed
 from edge_agent.core.sealing import SealedBatch, Sealer
 from edge_agent.core.spool import Group
-from edge_agent.core.windows import ClosedWindow, Readings, Windows, rows_of
+from edge_agent.core.stream import Stream, StreamPlan, Taken
 
-QUARANTINE = "quarantine"
+QUARANTINE: Final = "quarantine"
 
 
 class Plan(Struct, frozen=True):
-    """What the bundle says about the source's stream. `dictionaries` are zstd dictionaries by contract id."""
+    """What the bundle says about a device's streams. `dictionaries` are zstd dictionaries by contract id."""
 
     device: str
     shard: int
     epoch: int
-    source: Contract
     ledger: Contract
     quarantine: Contract
-    filter: Filter
-    windows: WindowsPlan | None = None
-    windows_contract: Contract | None = None
+    streams: tuple[StreamPlan, ...]
     dictionaries: dict[str, bytes] = {}
-    lax: bool = False
 
 
 class Intake:
-    """Holds the open windows, the next number of every stream and the ledger entries that are owed.
+    """Holds the streams, the next number of each and the ledger entries that are owed.
 
     A restart gives it the newest durable metadata.
     """
 
     def __init__(self, plan: Plan, newest: Meta | None) -> None:
         self._plan = plan
-        self._reader = Reader(plan.source, lax=plan.lax)
-        contracts = [plan.source, plan.ledger, plan.quarantine]
-        if plan.windows_contract is not None:
-            contracts.append(plan.windows_contract)
+        contracts = [plan.ledger, plan.quarantine]
+        contracts += [c for stream in plan.streams for c in (stream.source, stream.windows_contract) if c is not None]
         self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
-        self._next_seq = {c.id: 0 for c in contracts} | (newest.next_seq if newest is not None else {})
+        next_seq = newest.next_seq if newest is not None else {}
+        self._streams = {
+            stream.source.id: Stream(
+                stream,
+                plan.device,
+                next_seq.get(stream.source.id, 0),
+                newest.open_windows.get(stream.source.id, ()) if newest is not None else (),
+            )
+            for stream in plan.streams
+        }
+        self._derived_seq = {name: next_seq.get(name, 0) for name in self._sealers if name not in self._streams}
+        self._other_seq = {name: seq for name, seq in next_seq.items() if name not in self._sealers}
         self._number = newest.number + 1 if newest is not None else 0
         self._topic = topics.up(plan.shard, plan.device)
-        self._limits = {f.name: f.checks.max_length for c in (plan.ledger, plan.quarantine) for f in c.fields}
-        self._owed = Owed(newest.owed if newest is not None else Explained())
-        self._windows: Windows | None = None
-        if plan.windows is not None:
-            self._windows = Windows(plan.windows.window_ms * 1_000, newest.open_windows if newest is not None else ())
+        self._owed = Owed(newest.owed if newest is not None else ())
 
-    @property
-    def next_seq(self) -> int:
-        """Number of the next source event that no group accounts for."""
-        return self._next_seq[self._plan.source.id]
+    def next_seq(self, contract: str) -> int:
+        """Number of the stream's next event that no group accounts for."""
+        return self._streams[contract].next_seq
 
-    @property
-    def resume_seq(self) -> int:
-        """Number of the first source event to be read again; up to `next_seq` it only refills windows."""
-        return self._windows.resume_seq(self.next_seq) if self._windows is not None else self.next_seq
+    def resume_seqs(self) -> dict[str, int]:
+        """Number of the first event of each stream that a restart must see again, to refill its windows."""
+        return {name: stream.resume_seq for name, stream in self._streams.items()}
 
     def observed(self) -> dict[str, int]:
         """Return how many events each stream has had."""
-        return dict(self._next_seq)
+        return {
+            **self._other_seq,
+            **self._derived_seq,
+            **{name: stream.next_seq for name, stream in self._streams.items()},
+        }
 
-    def refill(self, first_seq: int, lines: Sequence[bytes]) -> None:
-        """Put events that an earlier process accounted for back into the open windows."""
-        if self._windows is not None:
-            events = self._reader.read(first_seq, lines).events
-            self._windows.refill(self._readings(events, np.zeros(len(events), dtype=np.bool_)))
+    def refill(self, replayed: Replayed) -> None:
+        """Put events that an earlier process accounted for back into the open windows; records come in their order."""
+        stream = self._streams.get(replayed.contract)
+        if stream is not None and replayed.end_seq > stream.resume_seq:
+            stream.refill(*self._sealers[replayed.contract].events(replayed))
 
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
-        return self._windows is None or self._windows.is_whole()
+        return all(stream.is_refilled() for stream in self._streams.values())
 
-    def take(self, lines: Sequence[bytes], sealed_at_ms: int, *, final: bool = False) -> Group | None:
-        """Account for the next lines of the source, of which there may be none; return None when nothing is due.
+    def take(
+        self,
+        lines: Mapping[str, Sequence[bytes]],
+        sealed_at_ms: int,
+        *,
+        final: Collection[str] = (),
+        ends: bool = False,
+    ) -> Group | None:
+        """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
-        `final` closes all windows and seals what is owed.
+        The windows of `final` streams close; `ends` seals what is owed.
         """
-        first_seq = self.next_seq
-        checked = self._reader.read(first_seq, lines)
-        verdict = self._plan.filter.decide(checked.events)
-        closed: list[ClosedWindow] = []
-        if self._windows is not None:
-            closed = self._windows.add(self._readings(checked.events, verdict.keep))
-            closed.extend(self._windows.close_all() if final else ())
-        kept = select(checked.events, verdict.keep)
-        scores = verdict.scores[verdict.keep] if verdict.scores is not None else None
-        observed = self._explained(first_seq, len(lines), len(checked.events), len(kept), checked.refused)
-        self._owed.add(observed)
+        parts = [
+            (stream, stream.take(lines.get(name, ()), final=name in final))
+            for name, stream in self._streams.items()
+            if lines.get(name) or name in final
+        ]
         batches: list[SealedBatch] = []
-        if lines:
-            columns = self._plan.filter.fill(kept.columns, scores)
-            sealer = self._sealers[self._plan.source.id]
-            batches += sealer.seal(first_seq, first_seq + len(lines), kept.seqs, columns, sealed_at_ms)
-            self._next_seq[self._plan.source.id] += len(lines)
-        if closed:
-            batches += self._derived(self._window_contract(), self._window_rows(closed), sealed_at_ms)
-        if checked.refused:
-            batches += self._derived(self._plan.quarantine, self._refused_rows(checked.refused), sealed_at_ms)
-        due = self._owed.take_due(sealed_at_ms, final=final)
+        stored: list[StoredRows] = []
+        for stream, taken in parts:
+            self._owed.add(taken.explained)
+            batches += self._sealed(stream, taken, sealed_at_ms)
+            stored += self._stored(stream, taken)
+        due = self._owed.take_due(sealed_at_ms, final=ends)
         if due:
-            batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
+            batches += self._derived(
+                self._plan.ledger, entry_rows(self._plan.ledger, due, self._plan.epoch), sealed_at_ms
+            )
         if not batches:
             return None
-        return self._group(
-            batches, observed.counts, due, json_bytes(kept), sum(map(len, lines)) + len(lines),
-            sealed_at_ms,
-        )  # fmt: skip
+        meta = self._meta(batches, tuple(c for _, taken in parts for c in taken.explained.counts), due, sealed_at_ms)
+        meta = msgspec.structs.replace(
+            meta,
+            wire=self._wire(batches, parts),
+            stored=tuple(one.ref for one in stored),
+            times_us={stream.plan.source.id: taken.times_us for stream, taken in parts if taken.times_us is not None},
+        )
+        return Group(meta, tuple(batches), tuple(one.data for one in stored))
 
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
@@ -140,138 +147,101 @@ class Intake:
             losses = [Count(damage.contract, Fate.LOST.value, "", SPOOL_CORRUPT, lost)]
             kept = [Count(damage.contract, Fate.KEPT.value, "", "", -lost)] if damage.rows is not None else []
             counts += [*losses, *kept]
-            # The ledger speaks of rows kept only for the source; other streams it knows by their losses alone.
-            said.append(Explained(first, end, tuple(losses + kept * (damage.contract == self._plan.source.id))))
+            # The ledger speaks of rows kept only for sources; other streams it knows by their losses alone.
+            said.append(Explained(first, end, tuple(losses + kept * (damage.contract in self._streams))))
             said += damage.again
         due = tuple(rest for one in said if (rest := one.counted()).counts)
         if due:
-            batches += self._derived(self._plan.ledger, self._entry_rows(due), sealed_at_ms)
-        group = self._group(batches, tuple(counts), due, 0, 0, sealed_at_ms)
+            batches += self._derived(
+                self._plan.ledger, entry_rows(self._plan.ledger, due, self._plan.epoch), sealed_at_ms
+            )
+        meta = self._meta(batches, tuple(counts), due, sealed_at_ms)
         settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
-        return Group(msgspec.structs.replace(group.meta, settled=settled, wire=Wire()), group.batches)
+        return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches))
 
-    def _group(
-        self,
-        batches: list[SealedBatch],
-        counts: tuple[Count, ...],
-        explained: tuple[Explained, ...],
-        kept_json_bytes: int,
-        observed_json_bytes: int,
-        sealed_at_ms: int,
-    ) -> Group:
+    def _sealed(self, stream: Stream, taken: Taken, sealed_at_ms: int) -> list[SealedBatch]:
+        source, windows = stream.plan.source, stream.plan.windows_contract
+        batches: list[SealedBatch] = []
+        if taken.observed:
+            end = taken.first_seq + taken.observed
+            batches += self._sealers[source.id].seal(taken.first_seq, end, taken.kept.seqs, taken.columns, sealed_at_ms)
+        if taken.window_rows is not None and windows is not None:
+            batches += self._derived(windows, taken.window_rows, sealed_at_ms)
+        if taken.refused:
+            rows = refused_rows(self._plan.quarantine, source, taken.refused, self._plan.epoch)
+            batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)
+        return batches
+
+    def _stored(self, stream: Stream, taken: Taken) -> "list[StoredRows]":
+        if taken.rest is None or not len(taken.rest):
+            return []
+        source = stream.plan.source.id
+        payload = self._sealers[source].store(taken.rest.seqs, taken.rest.columns)
+        ref = StoredRef(
+            source,
+            taken.first_seq,
+            taken.observed,
+            len(taken.rest),
+            payload.raw_bytes,
+            len(payload.data),
+            zlib.crc32(payload.data),
+        )
+        return [StoredRows(ref, payload.data)]
+
+    def _meta(
+        self, batches: list[SealedBatch], counts: tuple[Count, ...], explained: tuple[Explained, ...], now_ms: int
+    ) -> Meta:
         derived = tuple(
             Count(b.contract, Fate.KEPT.value, "", "", b.rows)
             for b in batches
-            if b.contract != self._plan.source.id and b.rows
+            if b.contract not in self._streams and b.rows
         )
         meta = Meta(
             number=self._number,
-            next_seq=dict(self._next_seq),
-            open_windows=self._windows.marks if self._windows is not None else (),
+            next_seq=self.observed(),
+            open_windows={name: stream.marks for name, stream in self._streams.items() if stream.marks},
             batches=tuple(map(_ref, batches)),
             counts=merge((*counts, *derived)),
-            wire=self._wire(batches, kept_json_bytes, observed_json_bytes),
             owed=self._owed.explained,
             explained=explained,
-            sealed_at_ms=sealed_at_ms,
+            sealed_at_ms=now_ms,
         )
         self._number += 1
-        return Group(meta, tuple(batches))
-
-    def _explained(
-        self, first_seq: int, observed: int, valid: int, kept: int, refused: tuple[Refused, ...]
-    ) -> Explained:
-        """Return one count per fate, rule and reason of the range [first_seq, first_seq + observed)."""
-        source = self._plan.source
-        passed_over = Fate.AGGREGATED if self._windows is not None else Fate.DROPPED
-        found: list[tuple[Fate, int, str, str]] = [
-            (Fate.KEPT, kept, "", ""),
-            (passed_over, valid - kept, self._plan.filter.rule, FILTERED),
-        ]
-        codes: dict[str, int] = {}
-        for entry in refused:
-            codes[entry.code] = codes.get(entry.code, 0) + 1
-        rule = f"{source.id}@{source.version}"
-        found.extend((Fate.DROPPED, count, rule, code) for code, count in sorted(codes.items()))
-        counts = (Count(source.id, fate.value, rule, reason, count) for fate, count, rule, reason in found)
-        return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
+        return meta
 
     def _derived(self, contract: Contract, columns: dict[str, Column], sealed_at_ms: int) -> list[SealedBatch]:
         """Seal rows of a stream that the device itself writes, numbered on from its last."""
-        first = self._next_seq[contract.id]
+        first = self._derived_seq[contract.id]
         rows = len(next(iter(columns.values())))
-        self._next_seq[contract.id] = first + rows
+        self._derived_seq[contract.id] = first + rows
         seqs = np.arange(first, first + rows, dtype=np.int64)
         return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms)
 
-    def _readings(self, events: Events, kept: NDArray[np.bool_]) -> Readings:
-        plan, source = self._plan.windows, self._plan.source
-        assert plan is not None
-        assert source.event_time_field is not None
-        subjects = (
-            list(events.columns[source.subject_field])
-            if source.subject_field is not None
-            else [self._plan.device] * len(events)
-        )
-        times = np.asarray(events.columns[source.event_time_field], dtype=np.int64)
-        return Readings(events.seqs, subjects, times, matrix(events, plan.sensors, np.float64), kept)
+    def _entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:
+        ledger = self._plan.ledger
+        return self._derived(ledger, entry_rows(ledger, explained, self._plan.epoch), sealed_at_ms)
 
-    def _window_contract(self) -> Contract:
-        assert self._plan.windows_contract is not None
-        return self._plan.windows_contract
-
-    def _window_rows(self, closed: list[ClosedWindow]) -> dict[str, Column]:
-        plan, contract = self._plan.windows, self._window_contract()
-        assert plan is not None
-        assert contract.subject_field is not None
-        assert contract.event_time_field is not None
-        return rows_of(closed, plan.sensors, plan.window_ms, contract.subject_field, contract.event_time_field)
-
-    def _refused_rows(self, refused: tuple[Refused, ...]) -> dict[str, Column]:
-        each, source = len(refused), self._plan.source
-        return {
-            "contract": [source.id] * each,
-            "refused_version": [source.version] * each,
-            "refused_epoch": np.full(each, self._plan.epoch, dtype=np.int64),
-            "refused_seq": np.array([entry.seq for entry in refused], dtype=np.int64),
-            "refused_by": ["device"] * each,
-            "rule": [entry.code for entry in refused],
-            "original": [self._original(entry.line) for entry in refused],
-        }
-
-    def _original(self, line: bytes) -> str:
-        """Return the line as text within the contract's limit; what is no UTF-8 becomes replacement characters."""
-        limit = self._limits["original"]
-        # Cut in bytes first: a character is at least one byte, and a batch's limit is in bytes.
-        return line[:limit].decode("utf-8", errors="replace")[:limit]
-
-    def _entry_rows(self, explained: Iterable[Explained]) -> dict[str, Column]:
-        entries: list[Entry] = [entry for one in explained for entry in one.entries(self._plan.epoch)]
-        reason_max = self._limits["reason"]
-        return {
-            "stream": [entry.stream for entry in entries],
-            "stream_epoch": np.array([entry.stream_epoch for entry in entries], dtype=np.int64),
-            "first_seq": np.array([entry.first_seq for entry in entries], dtype=np.int64),
-            "span": np.array([entry.span for entry in entries], dtype=np.int64),
-            "fate": [entry.fate.value for entry in entries],
-            "count": np.array([entry.count for entry in entries], dtype=np.int64),
-            "rule": [entry.rule for entry in entries],
-            "reason": [entry.reason[:reason_max] for entry in entries],
-        }
-
-    def _wire(self, batches: list[SealedBatch], kept_json_bytes: int, observed_json_bytes: int) -> Wire:
-        own = [b for b in batches if b.contract == self._plan.source.id]
-        return Wire(
+    def _wire(self, batches: list[SealedBatch], parts: list[tuple[Stream, Taken]]) -> Wire:
+        own = [b for b in batches if b.contract in self._streams]
+        wire = Wire(
             batches=len(own),
             rows=sum(b.rows for b in own),
             payload_bytes=sum(len(b.data) for b in own),
             packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in own),
-            json_bytes=kept_json_bytes,
             all_batches=len(batches),
             all_payload_bytes=sum(len(b.data) for b in batches),
             all_packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in batches),
-            observed_json_bytes=observed_json_bytes,
         )
+        for _, taken in parts:
+            wire = add_wire(wire, Wire(json_bytes=taken.kept_json_bytes, observed_json_bytes=taken.observed_json_bytes))
+        return wire
+
+
+class StoredRows(Struct, frozen=True):
+    """Events that stay on the device, packed, and what a record's metadata says of them."""
+
+    ref: StoredRef
+    data: bytes
 
 
 def _ref(batch: SealedBatch) -> BatchRef:

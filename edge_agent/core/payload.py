@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import arro3.core as arrow
 import arro3.io
@@ -40,6 +41,20 @@ _NUMPY: Final[dict[FieldType, Any]] = {
 }
 
 
+class Purpose(Enum):
+    """What a payload is made for: the wire, or the device's own spool."""
+
+    WIRE = "wire"
+    STORE = "store"
+
+
+class Rows(NamedTuple):
+    """Sequence numbers, and the columns of the contract by field name, differences undone; all of one length."""
+
+    seqs: Any
+    columns: dict[str, Any]
+
+
 class Payload(Struct, frozen=True):
     """Compressed bytes and the size they had before."""
 
@@ -60,9 +75,11 @@ class PayloadEncoder:
         self._dictionary = dictionary
         self.dictionary_id = zstandard.ZstdCompressionDict(dictionary).dict_id() if dictionary else 0
 
-    def encode(self, seqs: Seqs, columns: Mapping[str, Column]) -> Payload:
+    def encode(self, seqs: Seqs, columns: Mapping[str, Column], purpose: Purpose = Purpose.WIRE) -> Payload:
         """Encode and compress rows, see `message`."""
         message = self.message(seqs, columns)
+        if purpose is Purpose.STORE:
+            return Payload(_compressor(1, b"").compress(message), len(message))
         level = ZSTD_LEVEL if len(message) <= LARGE_BYTES else ZSTD_LEVEL_LARGE
         return Payload(_compressor(level, self._dictionary).compress(message), len(message))
 
@@ -79,6 +96,32 @@ class PayloadEncoder:
             arrays.append(_array(values, column.type))
         batch = arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
         return _stream(batch)[self._schema_bytes : -_STREAM_END_BYTES]
+
+
+class PayloadDecoder:
+    """Decodes payloads of one contract."""
+
+    def __init__(self, contract: Contract, dictionary: bytes = b"") -> None:
+        self._columns = wire.columns(contract)
+        schema = arrow.Schema(
+            [arrow.Field(column.name, _ARROW[column.type], nullable=not column.required) for column in self._columns]
+        )
+        self._schema = _stream(arrow.RecordBatchReader.from_batches(schema, []))[:-_STREAM_END_BYTES]
+        self._dictionary = dictionary
+
+    def decode(self, payload: bytes, rows: int, raw_bytes: int, codec: int = 1) -> Rows:
+        trained = zstandard.ZstdCompressionDict(self._dictionary) if self._dictionary else None
+        raw = zstandard.ZstdDecompressor(dict_data=trained).decompress(payload)
+        batch = arro3.io.read_ipc_stream(io.BytesIO(self._schema + raw + b"\xff\xff\xff\xff\0\0\0\0")).read_next_batch()
+        found: dict[str, Any] = {}
+        for place, column in enumerate(self._columns):
+            values = batch.column(place)
+            if column.required and column.type is not FieldType.STRING:
+                one = np.array(values.to_numpy())
+                found[column.name] = np.cumsum(one, dtype=one.dtype) if column.difference else one
+            else:
+                found[column.name] = values.to_pylist()
+        return Rows(found.pop(SEQ_COLUMN), found)
 
 
 @cache

@@ -60,6 +60,18 @@ class BatchRef(Struct, frozen=True, array_like=True):
         return self.first_seq + self.span
 
 
+class StoredRef(Struct, frozen=True, array_like=True):
+    """Events of a stream in a record's body that do not travel; these blocks follow its batches, in order."""
+
+    contract: str
+    first_seq: int
+    span: int
+    rows: int
+    raw_bytes: int
+    length: int
+    checksum: int  # CRC-32 of the block
+
+
 class Settled(Struct, frozen=True, array_like=True):
     """A range that was found destroyed, and has been accounted for as lost."""
 
@@ -73,19 +85,21 @@ class Meta(Struct, frozen=True, array_like=True):
 
     `next_seq` is, per stream, the first number that neither this record nor one before it accounts for. `owed` are the
     ledger entries of this record and of those before it that no ledger batch holds yet; `explained` are the entries in
-    this record's ledger batch.
+    this record's ledger batch. `times_us` is the first and last event time by stream.
     """
 
     number: int
     next_seq: dict[str, int]
-    open_windows: tuple[WindowMark, ...] = ()
+    open_windows: dict[str, tuple[WindowMark, ...]] = {}
     batches: tuple[BatchRef, ...] = ()
     counts: tuple[Count, ...] = ()
     wire: Wire = Wire()
     settled: tuple[Settled, ...] = ()
-    owed: Explained = Explained()
+    owed: tuple[Explained, ...] = ()
     explained: tuple[Explained, ...] = ()
     sealed_at_ms: int = 0
+    stored: tuple[StoredRef, ...] = ()
+    times_us: dict[str, tuple[int, int]] = {}
 
 
 class Indexed(Struct, frozen=True, array_like=True):

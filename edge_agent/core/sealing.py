@@ -1,15 +1,21 @@
 """Rows of one stream to sealed micro-batches, each within the limits of a batch."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from contracts import microbatch
 from contracts.contract import Contract, fingerprint
+from contracts.errors import BatchError
 from contracts.microbatch import BATCH_BYTES_MAX, HEADER_BYTES, RAW_BYTES_MAX, SPAN_MAX, Header
-from edge_agent.core.events import Column, Seqs
-from edge_agent.core.payload import PayloadEncoder
+from edge_agent.core.events import Column, Events, Seqs
+from edge_agent.core.payload import Payload, PayloadDecoder, PayloadEncoder, Purpose, Rows
+from edge_agent.core.replay import Replayed
+
+_log = logging.getLogger(__name__)
 
 
 class SealedBatch(Struct, frozen=True):
@@ -30,6 +36,7 @@ class Sealer:
         self._epoch = epoch
         self._fingerprint = fingerprint(contract)
         self._encoder = PayloadEncoder(contract, dictionary)
+        self._decoder = PayloadDecoder(contract, dictionary)
 
     def seal(
         self, first_seq: int, end_seq: int, seqs: Seqs, columns: Mapping[str, Column], sealed_at_ms: int
@@ -62,6 +69,32 @@ class Sealer:
         data = microbatch.seal(header, payload.data)
         return [SealedBatch(self.contract.id, first_seq, end_seq - first_seq, len(seqs), data)]
 
+    def store(self, seqs: Seqs, columns: Mapping[str, Column]) -> Payload:
+        """Return rows packed for the device's own use: quickly, not tightly."""
+        return self._encoder.encode(seqs, columns, Purpose.STORE)
+
+    def events(self, replayed: Replayed) -> tuple[Events, NDArray[np.bool_]]:
+        """Return events of the spool in their order, without their lines, and which of them travelled.
+
+        What has rotted is left out. Raises nothing for bad bytes.
+        """
+        parts: list[tuple[Rows, bool]] = []
+        for batch in replayed.batches:
+            try:
+                header, payload = microbatch.parse(batch)
+                rows = self._decoder.decode(bytes(payload), header.rows, header.raw_bytes, header.codec)
+            except BatchError as error:
+                _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
+                continue
+            parts.append((rows, True))
+        if replayed.stored:
+            try:
+                rows = self._decoder.decode(replayed.stored, replayed.stored_rows, replayed.stored_raw_bytes)
+                parts.append((rows, False))
+            except BatchError as error:
+                _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
+        return _merged(self.contract, [part for part in parts if len(part[0].seqs)])
+
     def tombstones(self, first_seq: int, end_seq: int, sealed_at_ms: int) -> list[SealedBatch]:
         """Return batches without rows that account for a range whose events no longer exist."""
         none = np.zeros(0, dtype=np.int64)
@@ -71,3 +104,23 @@ class Sealer:
             for first in range(first_seq, end_seq, SPAN_MAX)
             for batch in self.seal(first, min(end_seq, first + SPAN_MAX), none, empty, sealed_at_ms)
         ]
+
+
+def _merged(contract: Contract, parts: list[tuple[Rows, bool]]) -> tuple[Events, NDArray[np.bool_]]:
+    """Return rows in the order of their numbers, and which of them came with a true mark."""
+    if not parts:
+        none = np.zeros(0, dtype=np.int64)
+        return Events(none, {field.name: [] for field in contract.fields}, [], []), np.zeros(0, dtype=np.bool_)
+    seqs = np.concatenate([np.asarray(rows.seqs, dtype=np.int64) for rows, _ in parts])
+    marks = np.concatenate([np.full(len(rows.seqs), mark, dtype=np.bool_) for rows, mark in parts])
+    order = np.argsort(seqs, kind="stable")
+    places = order.tolist()
+    columns: dict[str, Column] = {}
+    for field in contract.fields:
+        found = [rows.columns[field.name] for rows, _ in parts]
+        if all(isinstance(column, np.ndarray) for column in found):
+            columns[field.name] = np.concatenate(found)[order]
+        else:
+            listed = [value for column in found for value in column]
+            columns[field.name] = [listed[place] for place in places]
+    return Events(seqs[order], columns, [], []), marks[order]

@@ -4,13 +4,15 @@ Files in its folder: `spool.json` (whose it is, and its epoch), `segment-N.log` 
 A batch leaves the spool only with its whole segment, and only when the lake is known to hold all of that.
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from contracts import ranges
+from contracts.microbatch import SEQ_MAX
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Wire
 from edge_agent.core.damage import Damage, damage_of, damages_of
@@ -20,6 +22,7 @@ from edge_agent.core.record import (
     Cursor,
     Indexed,
     Meta,
+    StoredRef,
     encode_cursor,
     frame,
     segment_header,
@@ -40,6 +43,7 @@ from edge_agent.core.recovery import (
     recover,
     segment_name,
 )
+from edge_agent.core.replay import Replayed
 from edge_agent.core.sealing import SealedBatch
 from edge_agent.errors import SpoolError, SpoolWriteError
 from edge_agent.ports import Disk
@@ -50,10 +54,11 @@ QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its source do
 
 
 class Group(Struct, frozen=True):
-    """What one flush produced: durable together or not at all."""
+    """What one flush produced, durable together or not at all; `stored` are the bytes of `meta.stored`."""
 
     meta: Meta
     batches: tuple[SealedBatch, ...]
+    stored: tuple[bytes, ...] = ()
 
 
 class Loaded(Struct, frozen=True):
@@ -145,7 +150,7 @@ class Spool:
 
         Raises SpoolWriteError: nothing of the group may be published, the same group may be appended again.
         """
-        body = b"".join(batch.data for batch in group.batches)
+        body = b"".join((*(batch.data for batch in group.batches), *group.stored))
         data = frame(group.meta, body)
         try:
             segment = self._writable()
@@ -201,6 +206,21 @@ class Spool:
                     return damage_of(ref, entry.meta)
         return Damage(batch.contract, batch.first_seq, batch.span, batch.rows)
 
+    def replay(self, first_seqs: Mapping[str, int]) -> Iterator[Replayed]:
+        """Yield what the spool holds of streams from these numbers on, record by record; what has rotted is left out.
+
+        Raises OSError.
+        """
+        for segment in self.segments:
+            if not _reaches(segment, first_seqs):
+                continue
+            entries = read_index(self._disk, segment)
+            data = self._disk.read(segment_name(segment.number))
+            for entry in entries:
+                yield from (
+                    one for one in _replayed(entry, data) if one.end_seq > first_seqs.get(one.contract, SEQ_MAX)
+                )
+
     def gaps(self, committed: Mapping[str, RangeSet]) -> tuple[Damage, ...]:
         """Return ranges that were missing at the start, whole files of them, and that the lake does not hold."""
         return tuple(
@@ -218,14 +238,24 @@ class Spool:
     def free(self, committed: Mapping[str, RangeSet]) -> tuple[int, ...]:
         """Delete the segments of which the lake holds everything; return their numbers.
 
+        A segment with events of windows that are open stays: they would be filled from it after a restart.
+
         1. cursor  what all records amount to, and the segments' names, replace the old cursor. Crash after: the next
                    start finds the names in the cursor, deletes the segments and does not count them twice.
         2. delete  the files go.
 
         Raises SpoolWriteError: nothing is lost, the same may be asked again.
         """
-        done = [s for s in self._segments.values() if s is not self._active and s.is_held(committed)]
-        if not done or self._checkpoint is None:
+        if self._checkpoint is None:
+            return ()
+        windows = self._checkpoint.newest.open_windows.items()
+        first_seqs = {stream: min(mark.first_seq for mark in marks) for stream, marks in windows if marks}
+        done = [
+            segment
+            for segment in self._segments.values()
+            if segment is not self._active and not _reaches(segment, first_seqs) and segment.is_held(committed)
+        ]
+        if not done:
             return ()
         held = dict(self._held)
         for segment in done:
@@ -290,6 +320,38 @@ class Spool:
             self._active = None
             return
         self.finish()
+
+
+def _reaches(segment: Segment, first_seqs: Mapping[str, int]) -> bool:
+    """Say whether a segment holds events of a stream from its number on."""
+    return any(
+        contract in segment.ranges and segment.ranges[contract][-1][1] > first for contract, first in first_seqs.items()
+    )
+
+
+def _replayed(entry: Indexed, segment: bytes) -> Iterator[Replayed]:
+    """Yield what a record holds, by stream; streams without stored events whose batches all travelled too."""
+    at = entry.body_offset
+    found: dict[str, list[bytes]] = {}
+    spans: dict[str, tuple[int, int]] = {}
+    for ref in entry.meta.batches:
+        found.setdefault(ref.contract, []).append(segment[at : at + ref.length])
+        first, end = spans.get(ref.contract, (ref.first_seq, ref.end_seq))
+        spans[ref.contract] = (min(first, ref.first_seq), max(end, ref.end_seq))
+        at += ref.length
+    stored: dict[str, tuple[StoredRef, bytes]] = {}
+    for block in entry.meta.stored:
+        data = segment[at : at + block.length]
+        if zlib.crc32(data) == block.checksum:
+            stored[block.contract] = (block, data)
+        at += block.length
+    for contract, (first, end) in spans.items():
+        batches = tuple(found[contract])
+        if contract in stored:
+            block, data = stored[contract]
+            yield Replayed(contract, first, end - first, batches, data, block.rows, block.raw_bytes)
+        else:
+            yield Replayed(contract, first, end - first, batches)
 
 
 def _settled_by(meta: Meta) -> dict[str, RangeSet]:

@@ -18,6 +18,8 @@ from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.recovery import FORMAT, Identity
 from edge_agent.core.spool import open_spool
+from edge_agent.core.stream import StreamPlan
+from edge_agent.feeds import Feed, Feeds
 from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
 from tests.edge_agent.worlds import Crash, MemoryDisk
@@ -36,17 +38,13 @@ class SumScorer:
 
 def plan_of(epoch: int) -> Plan:
     """Return a plan with filter and windows."""
-    return Plan(
-        device=DEVICE,
-        shard=0,
-        epoch=epoch,
+    stream = StreamPlan(
         source=CONTRACTS["telemetry"],
-        ledger=CONTRACTS["ledger"],
-        quarantine=CONTRACTS["quarantine"],
         filter=Filter(MODEL, SumScorer()),
         windows=bundle_of().stream("telemetry").windows,
         windows_contract=CONTRACTS["telemetry_windows"],
     )
+    return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,))
 
 
 class Lines:
@@ -156,10 +154,11 @@ class World:
         spool = open_spool(self.disk, Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000, format=FORMAT))
         intake = Intake(plan_of(spool.epoch), spool.recovered.newest)
         source = Lines(self.lines, self.rng, followed=followed)
-        resume(intake, source, "lines")
-        settings = Settings(DEVICE, "telemetry", self.events_per_s, 0.2, until_drained=not followed)
+        resume(intake, spool, {"telemetry": source})
+        feeds = Feeds((Feed("telemetry", source, self.events_per_s, 0.2),))
+        settings = Settings(DEVICE, until_drained=not followed)
         return Agent(
-            settings, intake, spool, source, self, self, self, self.rng.random, lambda: None, self._status
+            settings, intake, spool, feeds, self, self, self, self.rng.random, lambda: None, self._status
         )  # fmt: skip
 
     def crash(self) -> None:

@@ -250,7 +250,7 @@ def test_a_settlement_that_the_disk_does_not_take_is_written_later() -> None:
     world.disk.crash_after = None
     name = next(name for name in world.disk.files if name.endswith(".log"))
     data = world.disk.files[name]
-    at = scan(data).frames[3].end - 1
+    at = scan(data).frames[3].body_offset + 10
     world.disk.files[name] = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
     world.crash()
     world.offline = False

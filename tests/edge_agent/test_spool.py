@@ -44,7 +44,7 @@ def group(number: int, size: int = 20) -> Group:
     refs = tuple(BatchRef(b.contract, b.first_seq, b.span, b.rows, len(b.data)) for b in batches)
     counts = (Count("telemetry", "kept", "", "", 3), Count("telemetry", "dropped", "m@1", "filtered", 7))
     next_seq = {"telemetry": number * 10 + 10, "ledger": number + 1}
-    return Group(Meta(number, next_seq, (), refs, counts, Wire(batches=1), sealed_at_ms=number * 1_000), batches)
+    return Group(Meta(number, next_seq, {}, refs, counts, Wire(batches=1), sealed_at_ms=number * 1_000), batches)
 
 
 @pytest.fixture(params=["folder", "memory"])

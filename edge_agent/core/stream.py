@@ -1,0 +1,154 @@
+"""One stream of a device: lines are checked, filtered and counted in windows, once per flush."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from contracts.bundle import Windows as WindowsPlan
+from contracts.contract import Contract
+from contracts.ledger import Fate
+from edge_agent.core.accounts import FILTERED, Count, Explained
+from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
+from edge_agent.core.filtering import Filter, Verdict, matrix
+from edge_agent.core.windows import ClosedWindow, Readings, WindowMark, Windows, rows_of
+
+
+class StreamPlan(Struct, frozen=True):
+    """What the bundle says about one stream. `stores` says that events which do not travel stay on the device a while.
+
+    A stream with windows stores them in any case: a restart fills the open windows from there.
+    """
+
+    source: Contract
+    filter: Filter
+    windows: WindowsPlan | None = None
+    windows_contract: Contract | None = None
+    lax: bool = False
+    stores: bool = False
+
+
+class Taken(Struct, frozen=True):
+    """What one flush found in a stream: it accounts for the events [first_seq, first_seq + observed).
+
+    `columns` are those of the `kept` events; `rest` are valid events that do not travel, where the stream stores them.
+    `window_rows` are columns of the windows' contract, None when none closed. `times_us` is the first and last event
+    time of all valid events.
+    """
+
+    first_seq: int
+    observed: int
+    explained: Explained
+    kept: Events
+    columns: dict[str, Column]
+    rest: Events | None
+    window_rows: dict[str, Column] | None
+    refused: tuple[Refused, ...]
+    kept_json_bytes: int
+    observed_json_bytes: int
+    times_us: tuple[int, int] | None
+
+
+class Stream:
+    """Holds a stream's next number and its open windows."""
+
+    def __init__(self, plan: StreamPlan, device: str, next_seq: int, marks: Iterable[WindowMark]) -> None:
+        self.plan = plan
+        self.next_seq = next_seq
+        self._device = device
+        self._reader = Reader(plan.source, lax=plan.lax)
+        self._windows = Windows(plan.windows.window_ms * 1_000, marks) if plan.windows is not None else None
+
+    @property
+    def resume_seq(self) -> int:
+        """Number of the first event that a restart must see again; up to `next_seq` it only refills windows."""
+        return self._windows.resume_seq(self.next_seq) if self._windows is not None else self.next_seq
+
+    @property
+    def marks(self) -> tuple[WindowMark, ...]:
+        """The open windows."""
+        return self._windows.marks if self._windows is not None else ()
+
+    def refill(self, events: Events, kept: NDArray[np.bool_]) -> None:
+        """Put events that an earlier process accounted for back into the open windows; they come in order."""
+        if self._windows is not None:
+            self._windows.refill(self._readings(events, kept))
+
+    def is_refilled(self) -> bool:
+        """Say whether the open windows hold again what they held when the last group became durable."""
+        return self._windows is None or self._windows.is_whole()
+
+    def take(self, lines: Sequence[bytes], *, final: bool) -> Taken:
+        """Account for the stream's next lines, of which there may be none. `final` closes all windows."""
+        first_seq = self.next_seq
+        checked = self._reader.read(first_seq, lines)
+        verdict = self.plan.filter.decide(checked.events)
+        closed: list[ClosedWindow] = []
+        if self._windows is not None:
+            closed = self._windows.add(self._readings(checked.events, verdict.keep))
+            closed.extend(self._windows.close_all() if final else ())
+        kept = select(checked.events, verdict.keep)
+        scores = verdict.scores[verdict.keep] if verdict.scores is not None else None
+        self.next_seq = first_seq + len(lines)
+        return Taken(
+            first_seq=first_seq,
+            observed=len(lines),
+            explained=self._explained(first_seq, len(lines), verdict, checked.refused),
+            kept=kept,
+            columns=self.plan.filter.fill(kept.columns, scores),
+            rest=self._rest(checked.events, verdict),
+            window_rows=self._window_rows(closed) if closed else None,
+            refused=checked.refused,
+            kept_json_bytes=json_bytes(kept),
+            observed_json_bytes=sum(map(len, lines)) + len(lines),
+            times_us=self._times_us(checked.events),
+        )
+
+    def _rest(self, events: Events, verdict: Verdict) -> Events | None:
+        if not (self.plan.stores or self._windows is not None) or bool(verdict.keep.all()):
+            return None
+        return select(events, ~verdict.keep)
+
+    def _times_us(self, events: Events) -> tuple[int, int] | None:
+        field = self.plan.source.event_time_field
+        if field is None or not len(events) or not self.plan.source.field(field).required:
+            return None
+        times = np.asarray(events.columns[field], dtype=np.int64)
+        return int(times.min()), int(times.max())
+
+    def _explained(self, first_seq: int, observed: int, verdict: Verdict, refused: tuple[Refused, ...]) -> Explained:
+        """Return one count per fate, rule and reason of the range [first_seq, first_seq + observed)."""
+        source, kept = self.plan.source, int(verdict.keep.sum())
+        passed_over = Fate.AGGREGATED if self._windows is not None else Fate.DROPPED
+        found: list[tuple[Fate, int, str, str]] = [
+            (Fate.KEPT, kept, "", ""),
+            (passed_over, len(verdict.keep) - kept, self.plan.filter.rule, FILTERED),
+        ]
+        codes: dict[str, int] = {}
+        for entry in refused:
+            codes[entry.code] = codes.get(entry.code, 0) + 1
+        rule = f"{source.id}@{source.version}"
+        found.extend((Fate.DROPPED, count, rule, code) for code, count in sorted(codes.items()))
+        counts = (Count(source.id, fate.value, rule, reason, count) for fate, count, rule, reason in found)
+        return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
+
+    def _readings(self, events: Events, kept: NDArray[np.bool_]) -> Readings:
+        plan, source = self.plan.windows, self.plan.source
+        assert plan is not None
+        assert source.event_time_field is not None
+        subjects = (
+            list(events.columns[source.subject_field])
+            if source.subject_field is not None
+            else [self._device] * len(events)
+        )
+        times = np.asarray(events.columns[source.event_time_field], dtype=np.int64)
+        return Readings(events.seqs, subjects, times, matrix(events, plan.sensors, np.float64), kept)
+
+    def _window_rows(self, closed: list[ClosedWindow]) -> dict[str, Column]:
+        plan, contract = self.plan.windows, self.plan.windows_contract
+        assert plan is not None
+        assert contract is not None
+        assert contract.subject_field is not None
+        assert contract.event_time_field is not None
+        return rows_of(closed, plan.sensors, plan.window_ms, contract.subject_field, contract.event_time_field)
