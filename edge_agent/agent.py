@@ -117,7 +117,8 @@ class Agent:
             pending_batches=len(window),
             waiting_segments=self._courier.waiting_segments,
             held_batches=window.held,
-            spool_bytes=self._spool.size_bytes,
+            spool_bytes=self._spool.owed_bytes,
+            ring_bytes=self._spool.size_bytes - self._spool.owed_bytes,
             last_error=self._last_error,
             ack=self._courier.ack,
         )
@@ -151,7 +152,7 @@ class Agent:
         return due_s is not None and now_s >= due_s
 
     def _is_full(self) -> bool:
-        return self._spool.size_bytes >= self._spool.quota_bytes
+        return self._spool.owed_bytes >= self._spool.quota_bytes
 
     def _append(self, group: Group) -> None:
         try:

@@ -7,24 +7,29 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 import msgspec
 
 from edge_agent.adapters import bundle_files
+from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.process import WallClock, pss_mb
 from edge_agent.adapters.source_files import first_line_crc32, open_source
 from edge_agent.agent import Agent, Settings
 from edge_agent.config import AgentConfig
+from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.intake import Intake
 from edge_agent.core.link import Wake
-from edge_agent.core.recovery import FORMAT, Identity
-from edge_agent.core.spool import Spool, open_spool
+from edge_agent.core.retention import Retention
+from edge_agent.core.spool import Spool
 from edge_agent.errors import SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.ports import Source
 from edge_agent.report import Report
+
+KEY_FILE: Final = "spool.key"
 
 
 def run(config: AgentConfig) -> int:
@@ -36,7 +41,13 @@ def run(config: AgentConfig) -> int:
     )
     bundle_dir = Path(config.bundle_dir)
     bundle = bundle_files.load(bundle_dir)
-    spool = open_spool(FolderDisk(Path(config.spool_dir)), wanted)
+    spool = open_spool(
+        FolderDisk(Path(config.spool_dir)),
+        wanted,
+        open_cipher(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE)),
+        Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
+        config.spool.quota_bytes,
+    )
     plan = bundle_files.plan_of(
         bundle,
         bundle_dir,
@@ -44,7 +55,7 @@ def run(config: AgentConfig) -> int:
         shard=config.shard,
         epoch=spool.epoch,
         streams={config.source.contract: path.suffix == ".csv"},
-        stores=False,
+        stores=config.spool.ring_hours > 0,
     )
     intake = Intake(plan, spool.recovered.newest)
     source = open_source(path, follow=not config.until_drained)

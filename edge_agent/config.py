@@ -11,6 +11,9 @@ from edge_agent.errors import ConfigError
 
 FLUSH_INTERVAL_MS: Final = 200  # ms; leaves 1,300 ms of the 1,500 ms from publish to visible for the lake
 PORT_MAX: Final = 65_535
+QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its sources down
+QUOTA_BYTES_MIN: Final = 16_777_216  # bytes; four segments
+RING_HOURS_MAX: Final = 24.0 * 365
 
 
 class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +34,19 @@ class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rate_events_per_s: float = 0.0
 
 
+class SpoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the device keeps on disk. The spool's blocks are sealed with the key in `key_file`, made at the first start.
+
+    `ring_hours` and `ring_bytes` bound the raw ring: events that the lake has no more need of, all of them, for those
+    who ask later; 0 hours keep none. `quota_bytes` is for what the lake does not hold yet.
+    """
+
+    key_file: str | None = None  # in the spool's folder by default
+    ring_hours: float = 72.0
+    ring_bytes: int = 1_073_741_824  # 72 h at 1,000 telemetry events/s would be 3 GB: the age rules below some 350/s
+    quota_bytes: int = QUOTA_BYTES
+
+
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a device agent is told. With `until_drained` it ends once the lake has all of the source."""
 
@@ -41,6 +57,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     spool_dir: str
     status_file: str
     source: SourceConfig
+    spool: SpoolConfig = SpoolConfig()
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
 
@@ -69,3 +86,9 @@ def check(config: AgentConfig, label: str) -> None:
         )
     if config.flush_interval_ms < 1 or not 0 <= config.source.rate_events_per_s < float("inf"):
         raise ConfigError(f"{label}: expected flush_interval_ms >= 1 and rate_events_per_s >= 0")
+    spool = config.spool
+    if not 0 <= spool.ring_hours <= RING_HOURS_MAX or spool.ring_bytes < 0 or spool.quota_bytes < QUOTA_BYTES_MIN:
+        raise ConfigError(
+            f"{label}: spool: expected ring_hours up to {RING_HOURS_MAX}, ring_bytes >= 0 and quota_bytes >= "
+            f"{QUOTA_BYTES_MIN}, found {spool.ring_hours}, {spool.ring_bytes}, {spool.quota_bytes}"
+        )

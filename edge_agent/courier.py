@@ -15,7 +15,7 @@ from contracts.watermark import AckDocument
 from edge_agent.core.damage import Damage
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.pacing import connect_pause_s
-from edge_agent.core.recovery import PendingBatch
+from edge_agent.core.segment import PendingBatch
 from edge_agent.core.sending import Event, Lane, Sending, SendWindow
 from edge_agent.core.spool import Spool
 from edge_agent.errors import SpoolWriteError
@@ -26,6 +26,7 @@ BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is load
 ACK_GRACE_S: Final = 1.0  # s; after subscribing, how long a retained acknowledgement may take before resends begin
 LOST_SETTLE_S: Final = 30.0  # s; batches of an earlier process that were under way are committed by then, or never
 ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
+EXPIRE_S: Final = 60.0  # s; how often what has grown too old is looked for when no acknowledgement comes
 LOAD_RETRY_S: Final = 5.0  # s; a disk that does not read now may later
 
 _ANSWERS: Final = {0x00: Event.ACCEPTED, 0x10: Event.UNHEARD, 0x97: Event.UNHEARD}
@@ -52,8 +53,10 @@ class Courier:
         self._random = random
         self._say = say
         self._messages: dict[int, int] = {}  # paho's message id -> batch id
-        self._committed: dict[str, RangeSet] = {}
-        self._waiting = [segment.number for segment in spool.segments]  # segments that are not in memory, oldest first
+        self._committed: dict[str, RangeSet] = dict(spool.recovered.held)
+        self._waiting = [
+            segment.number for segment in spool.segments if segment.number not in spool.done
+        ]  # segments that are not in memory, oldest first
         self._damages: dict[tuple[str, int], Damage] = {}
         self._failures = 0
         self._packet_bytes_max: int | None = None
@@ -61,6 +64,7 @@ class Courier:
         self._resume_s: float | None = None
         self._settle_s: float | None = None
         self._load_s = 0.0
+        self._expire_s = clock.monotonic_s() + EXPIRE_S
         self.window = SendWindow()
         self.ack: AckDocument | None = None
         self.link_up = False
@@ -83,7 +87,7 @@ class Courier:
 
     def committed_upto(self, stream: str) -> int:
         """Return up to where the lake holds a stream, by its watermarks of now and of earlier processes."""
-        return ranges.upto(ranges.union((*self._spool.held(stream), *self._committed.get(stream, ()))))
+        return ranges.upto(self._committed.get(stream, ()))
 
     def add(self, pending: tuple[PendingBatch, ...]) -> None:
         """Take over batches that have just become durable; those that memory has no room for wait on disk."""
@@ -114,6 +118,9 @@ class Courier:
         if self.link_up and oldest is not None and now_s - oldest > ANSWER_S_MAX:
             self._uplink.drop()
             self._link_down(f"no answer to a publish for {ANSWER_S_MAX:.0f} s: connecting again")
+        if now_s >= self._expire_s:
+            self._expire_s = now_s + EXPIRE_S
+            self._free()
         if self.link_up and self._resume_s is None:
             self._load(now_s)
         self._send(now_s)
@@ -121,6 +128,7 @@ class Courier:
     def due_s(self) -> list[float]:
         """Return the times at which `advance` or `damages_due` has something to do by itself."""
         times = [t for t in (self._connect_s, self._resume_s, self.window.next_due_s()) if t is not None]
+        times.append(self._expire_s)
         if self._settle_s is not None and self._damages:
             times.append(self._settle_s)
         if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
@@ -149,10 +157,14 @@ class Courier:
                 return
 
     def close(self) -> None:
-        """Say goodbye; delete what the lake holds, the active segment too if that is all."""
+        """Say goodbye; write down what the lake holds, and delete what need not stay."""
         self._uplink.close(self._spool.epoch)
         self._spool.finish()
         self._free()
+        try:
+            self._spool.note(self._committed)
+        except SpoolWriteError as error:
+            self._say(str(error))
 
     def _shed(self) -> bool:
         """Leave the oldest segment that can be spared to the disk; say whether there was one."""
@@ -202,6 +214,9 @@ class Courier:
         batch = sending.batch
         try:
             data = self._spool.read(batch)
+            if data is None:
+                _log.error("batch %s %d in the spool has rotted", batch.contract, batch.first_seq)
+                return None
             header, payload = microbatch.parse(data)
         except (OSError, BatchError) as error:
             _log.error("batch %s %d in the spool: %s", batch.contract, batch.first_seq, error)
@@ -269,11 +284,11 @@ class Courier:
 
     def _free(self) -> None:
         try:
-            deleted = self._spool.free(self._committed)
+            self._spool.free(self._committed, self._clock.now_ms())
         except SpoolWriteError as error:
             self._say(str(error))
-            return
-        self._waiting = [number for number in self._waiting if number not in deleted]
+        there = {segment.number for segment in self._spool.segments} - self._spool.done
+        self._waiting = [number for number in self._waiting if number in there]
 
     def _resume(self) -> None:
         self._resume_s = None

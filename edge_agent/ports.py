@@ -52,6 +52,23 @@ class Disk(Protocol):
         ...
 
 
+class Cipher(Protocol):
+    """Seals blocks of the spool. What it adds to each is of one size."""
+
+    @property
+    def overhead_bytes(self) -> int:
+        """How much longer a sealed block is."""
+        ...
+
+    def seal(self, data: bytes, label: bytes) -> bytes:
+        """Return a block that opens under the same label only."""
+        ...
+
+    def open(self, sealed: bytes, label: bytes) -> bytes | None:
+        """Return what was sealed; None when it is not that any more, or was sealed under another label."""
+        ...
+
+
 class Uplink(Protocol):
     """The way to the broker. What comes of a call is told through the inbox."""
 

@@ -24,7 +24,7 @@ class Report(Struct, frozen=True):
     """The agent's ledger JSON. `unexplained` is summed over streams without sign, so that faults cannot cancel out.
 
     `pending_batches` in memory and `waiting_segments` on disk are what the lake is not known to hold; `held_batches` of
-    these are not sent again before a restart.
+    these are not sent again before a restart. `spool_bytes` are not in the lake yet, `ring_bytes` are and stay a while.
     """
 
     device: str
@@ -42,6 +42,7 @@ class Report(Struct, frozen=True):
     waiting_segments: int
     held_batches: int
     spool_bytes: int
+    ring_bytes: int
     last_error: str | None
     ack: AckDocument | None
 

@@ -126,6 +126,7 @@ class Summary(Struct, frozen=True, array_like=True):
     settled: tuple[Settled, ...]
     first_ms: int
     last_ms: int
+    times_us: dict[str, tuple[int, int]]
     checkpoint: Checkpoint
 
 
@@ -147,7 +148,7 @@ class Scan(Struct, frozen=True):
 
 
 class Cursor(Struct, frozen=True):
-    """What the records amounted to when segments were last deleted, and what of them the lake held then."""
+    """What the records amounted to when it was last written, and what of them the lake was known to hold then."""
 
     checkpoint: Checkpoint
     held: dict[str, RangeSet]

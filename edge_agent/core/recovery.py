@@ -18,7 +18,6 @@ from edge_agent.core.record import (
     Indexed,
     Meta,
     Scan,
-    Settled,
     Summary,
     decode_cursor,
     frame,
@@ -28,98 +27,18 @@ from edge_agent.core.record import (
     summary_frame,
     summary_of,
 )
+from edge_agent.core.segment import Segment, index_name, segment_name
 from edge_agent.errors import SpoolError
 from edge_agent.ports import Disk
 
-IDENTITY_FILE: Final = "spool.json"
 CURSOR_FILE: Final = "cursor.json"
-FORMAT: Final = 2  # of the spool's files
-
-
-class Identity(Struct, frozen=True):
-    """Whose spool it is. `source_crc32` is over the source's first line: in another file numbers mean other events."""
-
-    device: str
-    contract: str
-    source_crc32: int
-    epoch: int
-    format: int = 1  # what a file without the field has
-
-
-class PendingBatch(Struct, frozen=True):
-    """A batch in the spool that the lake is not known to hold; `id` grows in the order of sealing."""
-
-    id: int
-    contract: str
-    first_seq: int
-    span: int
-    segment: int
-    offset: int
-    length: int
-    rows: int = 0
-
-    @property
-    def end_seq(self) -> int:
-        """First sequence number after the batch."""
-        return self.first_seq + self.span
-
-
-class Segment:
-    """What a segment holds, while its spool is open; its records stay on disk."""
-
-    __slots__ = (
-        "batches",
-        "first_ms",
-        "first_number",
-        "last_ms",
-        "number",
-        "ranges",
-        "records",
-        "settled",
-        "size_bytes",
-    )
-
-    def __init__(self, number: int, size_bytes: int) -> None:
-        self.number = number
-        self.size_bytes = size_bytes
-        self.first_number: int | None = None
-        self.records = 0
-        self.batches = 0
-        self.ranges: dict[str, RangeSet] = {}
-        self.settled: tuple[Settled, ...] = ()
-        self.first_ms = self.last_ms = 0
-
-    def take(self, meta: Meta, size_bytes: int = 0) -> None:
-        """Add a record."""
-        if self.first_number is None:
-            self.first_number, self.first_ms = meta.number, meta.sealed_at_ms
-        self.last_ms = max(self.last_ms, meta.sealed_at_ms)
-        self.size_bytes += size_bytes
-        self.records += 1
-        self.batches += len(meta.batches)
-        self.settled = (*self.settled, *meta.settled)
-        for contract, held in ranges_of(meta).items():
-            self.ranges[contract] = ranges.union((*self.ranges.get(contract, ()), *held))
-
-    def summary(self, checkpoint: Checkpoint) -> Summary:
-        """Return what its index will end with; `checkpoint` is after its last record."""
-        assert self.first_number is not None
-        return Summary(
-            self.first_number, self.records, self.ranges, self.settled, self.first_ms, self.last_ms, checkpoint
-        )
-
-    def is_held(self, committed: Mapping[str, RangeSet]) -> bool:
-        """Say whether these ranges cover everything in it."""
-        return all(
-            ranges.covers(committed.get(contract, ()), *span) for contract, held in self.ranges.items() for span in held
-        )
 
 
 class Recovered(Struct, frozen=True):
     """`gaps` are ranges that no segment and no cursor accounts for: whole files have gone, or more than one has rotted.
 
-    `held` is what of the deleted segments the lake held. `cursor_rotted` says that the sums of deleted segments may be
-    gone: the ledger may not add up, and must say so.
+    `held` is what the lake was known to hold when the cursor was last written. `cursor_rotted` says that the sums of
+    deleted segments may be gone: the ledger may not add up, and must say so.
     """
 
     checkpoint: Checkpoint | None = None
@@ -142,35 +61,6 @@ class _Salvaged(Struct, frozen=True):
     size_bytes: int
     metas: dict[int, Meta]
     unindexed: tuple[Indexed, ...]
-
-
-def segment_name(number: int) -> str:
-    """Return the name of a segment's file."""
-    return f"segment-{number:08d}.log"
-
-
-def index_name(number: int) -> str:
-    """Return the name of a segment's index."""
-    return f"segment-{number:08d}.idx"
-
-
-def ranges_of(meta: Meta) -> dict[str, RangeSet]:
-    """Return what a record accounts for, by contract."""
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for batch in meta.batches:
-        spans.setdefault(batch.contract, []).append((batch.first_seq, batch.end_seq))
-    return {contract: ranges.union(found) for contract, found in spans.items()}
-
-
-def pending_of(entry: Indexed, segment: int) -> tuple[PendingBatch, ...]:
-    """Return a record's batches with the places where they lie."""
-    pending = []
-    at = entry.body_offset
-    for place, ref in enumerate(entry.meta.batches):
-        number = (entry.meta.number << 16) + place
-        pending.append(PendingBatch(number, ref.contract, ref.first_seq, ref.span, segment, at, ref.length, ref.rows))
-        at += ref.length
-    return tuple(pending)
 
 
 def recover(disk: Disk, names: list[str]) -> Recovered:
@@ -226,7 +116,7 @@ def _read(disk: Disk, names: list[str], number: int) -> "tuple[Segment, Summary]
     segment = Segment(number, disk.size(segment_name(number)))
     segment.first_number, segment.records = summary.first_number, summary.records
     segment.ranges, segment.settled = summary.ranges, summary.settled
-    segment.first_ms, segment.last_ms = summary.first_ms, summary.last_ms
+    segment.first_ms, segment.last_ms, segment.times_us = summary.first_ms, summary.last_ms, summary.times_us
     return segment, summary
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from contracts import ranges
 from contracts.ranges import RangeSet
-from edge_agent.core.recovery import PendingBatch
+from edge_agent.core.segment import PendingBatch
 from edge_agent.errors import IllegalStepError
 
 SEND_WINDOW: Final = 20  # publishes; a broker's usual receive maximum, and 20 x 128 KiB stay under 3 MB

@@ -4,17 +4,16 @@ Files in its folder: `spool.json` (whose it is, and its epoch), `segment-N.log` 
 A batch leaves the spool only with its whole segment, and only when the lake is known to hold all of that.
 """
 
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from contracts import ranges
 from contracts.microbatch import SEQ_MAX
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Wire
+from edge_agent.core.blocks import Blocks
 from edge_agent.core.damage import Damage, damage_of, damages_of
 from edge_agent.core.record import (
     SEGMENT_HEADER_BYTES,
@@ -22,7 +21,6 @@ from edge_agent.core.record import (
     Cursor,
     Indexed,
     Meta,
-    StoredRef,
     encode_cursor,
     frame,
     segment_header,
@@ -30,27 +28,19 @@ from edge_agent.core.record import (
 )
 from edge_agent.core.recovery import (
     CURSOR_FILE,
-    FORMAT,
-    IDENTITY_FILE,
-    Identity,
-    PendingBatch,
     Recovered,
-    Segment,
     advanced,
-    index_name,
-    pending_of,
     read_index,
-    recover,
-    segment_name,
 )
 from edge_agent.core.replay import Replayed
+from edge_agent.core.retention import Retention, expired, reaches
 from edge_agent.core.sealing import SealedBatch
-from edge_agent.errors import SpoolError, SpoolWriteError
-from edge_agent.ports import Disk
+from edge_agent.core.segment import PendingBatch, Segment, index_name, pending_of, segment_name
+from edge_agent.errors import SpoolWriteError
+from edge_agent.ports import Cipher, Disk
 
 SEGMENT_BYTES: Final = 4_194_304  # bytes; small enough to be freed soon, large enough that 2 GB are 512 files
 SEGMENT_BATCHES: Final = 1_024  # batches; what is loaded of a segment at once stays under 0.5 MB of memory
-QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its source down, nothing is dropped
 
 
 class Group(Struct, frozen=True):
@@ -68,42 +58,23 @@ class Loaded(Struct, frozen=True):
     damages: tuple[Damage, ...]
 
 
-def open_spool(disk: Disk, wanted: Identity) -> "Spool":
-    """Open or create a device's spool; `wanted.epoch` is taken only when it is created. Raises SpoolError."""
-    names = disk.names()
-    filled = [name for name in names if name.startswith("segment-") or name == CURSOR_FILE]
-    if IDENTITY_FILE not in names:
-        if filled:
-            raise SpoolError(
-                f"spool: found {filled[0]} but no {IDENTITY_FILE}: put the file back, or move the folder away to start "
-                "a new epoch"
-            )
-        disk.replace(IDENTITY_FILE, msgspec.json.encode(wanted))
-        return Spool(disk, wanted.epoch, Recovered())
-    try:
-        found = msgspec.json.decode(disk.read(IDENTITY_FILE), type=Identity)
-    except msgspec.DecodeError as error:
-        raise SpoolError(f"spool: {IDENTITY_FILE} cannot be read ({error}): put it back from a copy") from error
-    if found.format != FORMAT:
-        raise SpoolError(
-            f"spool: {IDENTITY_FILE} has format {found.format}, this agent writes {FORMAT}: drain it with the agent "
-            "that wrote it, then move the folder away"
-        )
-    if msgspec.structs.replace(found, epoch=0) != msgspec.structs.replace(wanted, epoch=0):
-        raise SpoolError(
-            f"spool of {found.device}, contract {found.contract}, source {found.source_crc32:#010x}: asked for "
-            f"{wanted.device}, {wanted.contract}, {wanted.source_crc32:#010x}: give each source a spool_dir of its own"
-        )
-    return Spool(disk, found.epoch, recover(disk, names))
-
-
 class Spool:
     """An open spool."""
 
-    def __init__(self, disk: Disk, epoch: int, recovered: Recovered, quota_bytes: int = QUOTA_BYTES) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        epoch: int,
+        recovered: Recovered,
+        cipher: Cipher | None,
+        retention: Retention,
+        quota_bytes: int,
+    ) -> None:
         self.epoch = epoch
         self.recovered = recovered
+        self.retention = retention
         self.quota_bytes = quota_bytes
+        self._blocks = Blocks(cipher, epoch)
         self.size_bytes = sum(segment.size_bytes for segment in recovered.segments)
         self._disk = disk
         self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
@@ -111,6 +82,8 @@ class Spool:
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
         self._checkpoint: Checkpoint | None = recovered.checkpoint
         self._held: dict[str, RangeSet] = dict(recovered.held)
+        self._done: set[int] = set()  # segments of which the lake holds everything
+        self._note_done({})
         settled = (one for segment in recovered.segments for one in segment.settled)
         self._settled: dict[str, RangeSet] = {}
         for one in settled:
@@ -122,12 +95,22 @@ class Spool:
         return tuple(self._segments.values())
 
     @property
+    def done(self) -> frozenset[int]:
+        """Segments of which the lake holds everything; they stay for those who ask later."""
+        return frozenset(self._done)
+
+    @property
+    def owed_bytes(self) -> int:
+        """Bytes in the others."""
+        return self.size_bytes - sum(self._segments[number].size_bytes for number in self._done)
+
+    @property
     def observed(self) -> dict[str, int]:
         """How many events of each stream the durable records account for."""
         return dict(self._checkpoint.newest.next_seq) if self._checkpoint is not None else {}
 
     def held(self, contract: str) -> RangeSet:
-        """Return what was deleted of a stream because the lake holds it."""
+        """Return what the lake was known to hold of a stream when that was last written down."""
         return self._held.get(contract, ())
 
     @property
@@ -150,7 +133,7 @@ class Spool:
 
         Raises SpoolWriteError: nothing of the group may be published, the same group may be appended again.
         """
-        body = b"".join((*(batch.data for batch in group.batches), *group.stored))
+        body = self._blocks.sealed(group.meta.number, (*(batch.data for batch in group.batches), *group.stored))
         data = frame(group.meta, body)
         try:
             segment = self._writable()
@@ -168,11 +151,12 @@ class Spool:
         self._checkpoint = advanced(self._checkpoint, (group.meta,))
         for one in group.meta.settled:
             self._note_settled(one.contract, one.first_seq, one.end_seq)
-        return pending_of(entry, segment.number)
+        return pending_of(entry, segment.number, self._blocks.overhead_bytes)
 
-    def read(self, batch: PendingBatch) -> bytes:
-        """Return a batch as it was sealed, if it has not rotted since. Raises OSError."""
-        return self._disk.read(segment_name(batch.segment), batch.offset, batch.length)
+    def read(self, batch: PendingBatch) -> bytes | None:
+        """Return a batch as it was sealed, if it has not rotted since; None when that is certain. Raises OSError."""
+        block = self._disk.read(segment_name(batch.segment), batch.offset, batch.length + self._blocks.overhead_bytes)
+        return self._blocks.opened(block, batch.id)
 
     def load(self, number: int, committed: Mapping[str, RangeSet]) -> Loaded:
         """Return what of a segment must still reach the lake. Raises OSError."""
@@ -183,7 +167,7 @@ class Spool:
             own = _settled_by(entry.meta)
             pending += [
                 batch
-                for batch in pending_of(entry, number)
+                for batch in pending_of(entry, number, self._blocks.overhead_bytes)
                 if not ranges.covers(committed.get(batch.contract, ()), batch.first_seq, batch.end_seq)
                 # What was settled goes as the record says that settled it.
                 and (
@@ -212,14 +196,14 @@ class Spool:
         Raises OSError.
         """
         for segment in self.segments:
-            if not _reaches(segment, first_seqs):
+            if not reaches(segment, first_seqs.items()):
                 continue
             entries = read_index(self._disk, segment)
             data = self._disk.read(segment_name(segment.number))
             for entry in entries:
-                yield from (
-                    one for one in _replayed(entry, data) if one.end_seq > first_seqs.get(one.contract, SEQ_MAX)
-                )
+                for one in self._blocks.replayed(entry, data):
+                    if one.end_seq > first_seqs.get(one.contract, SEQ_MAX):
+                        yield one
 
     def gaps(self, committed: Mapping[str, RangeSet]) -> tuple[Damage, ...]:
         """Return ranges that were missing at the start, whole files of them, and that the lake does not hold."""
@@ -235,10 +219,10 @@ class Spool:
         known = (*committed.get(damage.contract, ()), *self._settled.get(damage.contract, ()))
         return not ranges.covers(ranges.union(known), damage.first_seq, damage.end_seq)
 
-    def free(self, committed: Mapping[str, RangeSet]) -> tuple[int, ...]:
-        """Delete the segments of which the lake holds everything; return their numbers.
+    def free(self, committed: Mapping[str, RangeSet], now_ms: int) -> tuple[int, ...]:
+        """Delete segments of which the lake holds everything and that need not stay; return their numbers.
 
-        A segment with events of windows that are open stays: they would be filled from it after a restart.
+        A segment stays as long as retention says, and while open windows would be filled from it after a restart.
 
         1. cursor  what all records amount to, and the segments' names, replace the old cursor. Crash after: the next
                    start finds the names in the cursor, deletes the segments and does not count them twice.
@@ -246,34 +230,47 @@ class Spool:
 
         Raises SpoolWriteError: nothing is lost, the same may be asked again.
         """
-        if self._checkpoint is None:
+        self._note_done(committed)
+        marks = self._checkpoint.newest.open_windows if self._checkpoint is not None else {}
+        first_seqs = {stream: min(mark.first_seq for mark in opened) for stream, opened in marks.items() if opened}
+        deleted = expired([self._segments[number] for number in self._done], self.retention, first_seqs, now_ms)
+        if not deleted:
             return ()
-        windows = self._checkpoint.newest.open_windows.items()
-        first_seqs = {stream: min(mark.first_seq for mark in marks) for stream, marks in windows if marks}
-        done = [
-            segment
-            for segment in self._segments.values()
-            if segment is not self._active and not _reaches(segment, first_seqs) and segment.is_held(committed)
-        ]
-        if not done:
-            return ()
-        held = dict(self._held)
-        for segment in done:
-            for contract, spans in segment.ranges.items():
-                held[contract] = ranges.union((*held.get(contract, ()), *spans))
-        deleted = tuple(segment.number for segment in done)
         try:
-            self._disk.replace(CURSOR_FILE, encode_cursor(Cursor(self._checkpoint, held, deleted)))  # Step 1.
+            self._write_cursor(committed, deleted)  # Step 1.
             for number in deleted:  # Step 2.
                 self._disk.delete(segment_name(number))
                 self._disk.delete(index_name(number))
         except OSError as error:
             raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
-        self._held = held
-        for segment in done:
-            self.size_bytes -= segment.size_bytes
-            del self._segments[segment.number]
+        for number in deleted:
+            self.size_bytes -= self._segments.pop(number).size_bytes
+        self._done -= set(deleted)
         return deleted
+
+    def _note_done(self, committed: Mapping[str, RangeSet]) -> None:
+        held = _union(self._held, committed)
+        self._done |= {
+            number
+            for number, segment in self._segments.items()
+            if number not in self._done and segment is not self._active and segment.is_held(held)
+        }
+
+    def _write_cursor(self, committed: Mapping[str, RangeSet], deleted: tuple[int, ...]) -> None:
+        if self._checkpoint is None:
+            return
+        held = _union(self._held, committed)
+        for number in deleted:
+            held = _union(held, self._segments[number].ranges)
+        self._disk.replace(CURSOR_FILE, encode_cursor(Cursor(self._checkpoint, held, deleted)))
+        self._held = held
+
+    def note(self, committed: Mapping[str, RangeSet]) -> None:
+        """Write down what the lake holds, so that the next start need not ask. Raises SpoolWriteError."""
+        try:
+            self._write_cursor(committed, ())
+        except OSError as error:
+            raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
 
     def finish(self) -> None:
         """End the active segment, so that it can be deleted too."""
@@ -322,36 +319,8 @@ class Spool:
         self.finish()
 
 
-def _reaches(segment: Segment, first_seqs: Mapping[str, int]) -> bool:
-    """Say whether a segment holds events of a stream from its number on."""
-    return any(
-        contract in segment.ranges and segment.ranges[contract][-1][1] > first for contract, first in first_seqs.items()
-    )
-
-
-def _replayed(entry: Indexed, segment: bytes) -> Iterator[Replayed]:
-    """Yield what a record holds, by stream; streams without stored events whose batches all travelled too."""
-    at = entry.body_offset
-    found: dict[str, list[bytes]] = {}
-    spans: dict[str, tuple[int, int]] = {}
-    for ref in entry.meta.batches:
-        found.setdefault(ref.contract, []).append(segment[at : at + ref.length])
-        first, end = spans.get(ref.contract, (ref.first_seq, ref.end_seq))
-        spans[ref.contract] = (min(first, ref.first_seq), max(end, ref.end_seq))
-        at += ref.length
-    stored: dict[str, tuple[StoredRef, bytes]] = {}
-    for block in entry.meta.stored:
-        data = segment[at : at + block.length]
-        if zlib.crc32(data) == block.checksum:
-            stored[block.contract] = (block, data)
-        at += block.length
-    for contract, (first, end) in spans.items():
-        batches = tuple(found[contract])
-        if contract in stored:
-            block, data = stored[contract]
-            yield Replayed(contract, first, end - first, batches, data, block.rows, block.raw_bytes)
-        else:
-            yield Replayed(contract, first, end - first, batches)
+def _union(one: Mapping[str, RangeSet], other: Mapping[str, RangeSet]) -> dict[str, RangeSet]:
+    return {contract: ranges.union((*one.get(contract, ()), *other.get(contract, ()))) for contract in {**one, **other}}
 
 
 def _settled_by(meta: Meta) -> dict[str, RangeSet]:

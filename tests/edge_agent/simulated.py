@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from contracts import watermark
 from contracts.bundle import Model
+from edge_agent.adapters.cipher import KEY_BYTES, LibraryCipher
 from edge_agent.agent import Agent, Settings
 from edge_agent.app import resume
 from edge_agent.core.filtering import Filter
+from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
-from edge_agent.core.recovery import FORMAT, Identity
-from edge_agent.core.spool import open_spool
+from edge_agent.core.retention import Retention
+from edge_agent.core.spool import Spool
 from edge_agent.core.stream import StreamPlan
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.report import Report
@@ -81,6 +83,7 @@ class World:
         self.offline = False
         self.runs = 0
         self.crash_at_s: float | None = None
+        self.retention = Retention()
         self.on_status: Callable[[Report], None] = lambda _report: None
         self.disk = MemoryDisk(rng=self.rng)
         self.lake = Lake(DEVICE)
@@ -151,7 +154,7 @@ class World:
     def start(self, *, followed: bool = False) -> Agent:
         """Return an agent over what the disk holds."""
         self.runs += 1
-        spool = open_spool(self.disk, Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000, format=FORMAT))
+        spool = self.spool()
         intake = Intake(plan_of(spool.epoch), spool.recovered.newest)
         source = Lines(self.lines, self.rng, followed=followed)
         resume(intake, spool, {"telemetry": source})
@@ -160,6 +163,11 @@ class World:
         return Agent(
             settings, intake, spool, feeds, self, self, self, self.rng.random, lambda: None, self._status
         )  # fmt: skip
+
+    def spool(self) -> Spool:
+        """Open what is on the disk."""
+        wanted = Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000, format=FORMAT)
+        return open_spool(self.disk, wanted, LibraryCipher(bytes(KEY_BYTES), self.rng.randbytes), self.retention)
 
     def crash(self) -> None:
         """What a crash leaves: the disk without a part of what was not synced, nothing on the way to the agent."""

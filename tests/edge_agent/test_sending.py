@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contracts import ranges
 from edge_agent.core import sending as module
 from edge_agent.core.pacing import CHUNK_EVENTS_MAX, CONNECT_S_MAX, connect_pause_s, due_events
-from edge_agent.core.recovery import PendingBatch
+from edge_agent.core.segment import PendingBatch
 from edge_agent.core.sending import (
     LIVE_PLACES,
     NEXT,

@@ -8,18 +8,20 @@ from collections import Counter
 
 import pytest
 
+from contracts import microbatch
 from contracts.microbatch import Flag
 from edge_agent import courier
 from edge_agent.core import spool
 from edge_agent.core.accounts import StreamSums
+from edge_agent.core.identity import open_spool
 from edge_agent.core.owed import LEDGER_INTERVAL_S
 from edge_agent.core.record import scan
-from edge_agent.core.spool import open_spool
+from edge_agent.core.retention import Retention
 from edge_agent.courier import LOST_SETTLE_S
 from edge_agent.report import Report
 from tests.edge_agent.plant import SENSORS, Json
 from tests.edge_agent.simulated import WANTED, World, lines_with_faults
-from tests.edge_agent.worlds import Crash
+from tests.edge_agent.worlds import Crash, MemoryDisk
 
 
 def check(world: World, report: Report, seed: int) -> None:
@@ -27,7 +29,8 @@ def check(world: World, report: Report, seed: int) -> None:
     telemetry = report.streams["telemetry"]
     assert (report.drained, report.unexplained, telemetry.observed) == (True, 0, events), f"seed={seed} {report}"
     assert telemetry.committed_upto == events
-    assert sorted(world.disk.names()) == ["cursor.json", "spool.json"]
+    if not world.retention.age_ms:
+        assert sorted(world.disk.names()) == ["cursor.json", "spool.json"]
     valid = telemetry.kept + telemetry.aggregated
     lake = world.lake
     epoch = report.epoch
@@ -119,6 +122,38 @@ def test_a_backlog_of_many_segments_arrives_once_whatever_crashes(seed: int) -> 
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", range(10))
+def test_the_ring_keeps_every_event_for_its_time_and_no_longer(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(seed, lines_with_faults(rng, rng.randint(300, 900)), events_per_s=100.0)
+    world.retention = Retention(age_ms=3_600_000, size_bytes=10**9)
+    for _ in range(rng.randint(0, 3)):
+        world.disk.crash_after, world.crash_at_s = rng.randint(20, 300), world.now_s + rng.randint(1, 20)
+        try:
+            world.run()
+        except Crash:
+            world.crash()
+    world.disk.crash_after = world.crash_at_s = None
+    report = world.run()
+    check(world, report, seed)
+    spool = world.spool()
+    assert (spool.owed_bytes, report.spool_bytes) == (0, 0)
+    kept, stored = 0, 0
+    for replayed in spool.replay({"telemetry": 0}):
+        kept += sum(microbatch.parse(batch)[0].rows for batch in replayed.batches)
+        stored += replayed.stored_rows
+    telemetry = report.streams["telemetry"]
+    assert (kept, stored) == (telemetry.kept, telemetry.aggregated)
+    in_time_ms = min(segment.last_ms for segment in spool.segments) + world.retention.age_ms - 1
+    assert spool.free({}, in_time_ms) == ()
+    assert len(spool.free({}, in_time_ms + 1)) >= 1
+    world.retention = Retention(age_ms=10**12, size_bytes=spool.size_bytes // 2)
+    smaller = world.spool()
+    smaller.free({}, 0)
+    assert smaller.size_bytes <= world.retention.size_bytes
+
+
+@pytest.mark.usefixtures("small")
 def test_live_events_pass_a_backlog() -> None:
     world = World(1, lines_with_faults(random.Random(1), 2_000), events_per_s=100.0)
     world.faults, world.offline = False, True
@@ -127,7 +162,7 @@ def test_live_events_pass_a_backlog() -> None:
         world.run()
     world.crash()
     world.offline = False
-    stored = open_spool(world.disk, WANTED).observed["telemetry"]
+    stored = open_spool(MemoryDisk(world.disk.files), WANTED).observed["telemetry"]
     assert stored > 500
     check(world, world.run(), 1)
     order = [header.first_seq for name, header, _ in world.lake.batches if name == "telemetry"]
@@ -248,6 +283,8 @@ def test_a_settlement_that_the_disk_does_not_take_is_written_later() -> None:
     with pytest.raises(Crash):
         world.run()
     world.disk.crash_after = None
+    # Else a power cut may take the index too, and nobody would know how many rows the record had.
+    world.disk.durable = {name: len(data) for name, data in world.disk.files.items()}
     name = next(name for name in world.disk.files if name.endswith(".log"))
     data = world.disk.files[name]
     at = scan(data).frames[3].body_offset + 10

@@ -12,6 +12,7 @@ from edge_agent.adapters.disk import FolderDisk
 from edge_agent.core import spool as spool_module
 from edge_agent.core.accounts import Count, Wire
 from edge_agent.core.damage import Damage
+from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.record import (
     SEGMENT_HEADER_BYTES,
     BatchRef,
@@ -25,13 +26,14 @@ from edge_agent.core.record import (
     scan,
     segment_header,
 )
-from edge_agent.core.recovery import FORMAT, Identity, PendingBatch, index_name, segment_name
 from edge_agent.core.sealing import SealedBatch
-from edge_agent.core.spool import Group, Spool, open_spool
+from edge_agent.core.segment import PendingBatch, index_name, segment_name
+from edge_agent.core.spool import Group, Spool
 from edge_agent.errors import SpoolError, SpoolWriteError
 from edge_agent.ports import Disk
 from tests.edge_agent.worlds import Crash, MemoryDisk
 
+NOW_MS = 10**9
 WANTED = Identity("device", "telemetry", 7, 100, format=FORMAT)
 
 
@@ -205,8 +207,8 @@ def test_only_whole_committed_segments_are_deleted(monkeypatch: pytest.MonkeyPat
     records = {batch.first_seq // 10 for batch in first if batch.contract == "telemetry"}
     assert len(spool.segments) > 2
     before = spool.size_bytes
-    assert spool.free(held(*records) | {"ledger": ()}) == ()
-    assert spool.free(held(*records)) == (1,)
+    assert spool.free(held(*records) | {"ledger": ()}, NOW_MS) == ()
+    assert spool.free(held(*records), NOW_MS) == (1,)
     assert segment_name(1) not in disk.names()
     assert spool.size_bytes < before
     assert spool.counts[0] == Count("telemetry", "dropped", "m@1", "filtered", 42)
@@ -218,9 +220,9 @@ def test_only_whole_committed_segments_are_deleted(monkeypatch: pytest.MonkeyPat
 
 def test_the_last_segment_goes_once_it_takes_no_more_records(disk: Disk) -> None:
     spool = filled(disk, 2)
-    assert spool.free(held(0, 1)) == ()
+    assert spool.free(held(0, 1), NOW_MS) == ()
     spool.finish()
-    assert spool.free(held(0, 1)) == (1,)
+    assert spool.free(held(0, 1), NOW_MS) == (1,)
     assert sorted(disk.names()) == ["cursor.json", "spool.json"]
     again = open_spool(disk, WANTED)
     assert (again.observed, again.held("telemetry"), again.size_bytes) == (group(1).meta.next_seq, ((0, 20),), 0)
@@ -235,7 +237,7 @@ def test_a_crash_within_a_deletion_counts_nothing_twice(monkeypatch: pytest.Monk
     counts = spool.counts
     disk.crash_after = step
     with contextlib.suppress(Crash):
-        spool.free(held(0, 1, 2, 3))
+        spool.free(held(0, 1, 2, 3), NOW_MS)
     disk.crash_after = None
     disk.cut_power()
     again = open_spool(disk, WANTED)
