@@ -1,6 +1,6 @@
 """What a device is given: contracts, dictionaries, filter model and windows, in one folder with `bundle.json`."""
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -45,11 +45,16 @@ class Windows(Struct, frozen=True):
 
 
 class Stream(Struct, frozen=True):
-    """How events of one contract are treated. Without a model every valid event is kept."""
+    """How events of one contract are treated. Without a model every valid event is kept.
+
+    `when_full` is what becomes of them on a full disk, after everything else was tried: they wait with their producer,
+    or they are dropped, and the ledger says so.
+    """
 
     contract: str
     model: str | None = None
     windows: Windows | None = None
+    when_full: Literal["wait", "drop"] = "wait"
 
 
 class Bundle(Struct, frozen=True):

@@ -9,6 +9,8 @@ from msgspec import Struct
 from contracts.ports import Clock
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
+from edge_agent.core.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
+from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Group, Spool
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
@@ -59,6 +61,8 @@ class Agent:
         self._stopping = False
         self._ended: frozenset[str] = frozenset()
         self._retry_s = 0.0
+        self._step = Step.NONE
+        self._retention = spool.retention
         self._next_status_s = clock.monotonic_s()
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
@@ -77,6 +81,7 @@ class Agent:
             self._courier.advance(now)
             if now >= self._next_status_s:
                 self._next_status_s = now + STATUS_S
+                self._relieve()
                 self._write_status(self.report())
             for event in self._inbox.take(self._wait_s(self._clock.monotonic_s())):
                 self._courier.on_event(event)
@@ -119,6 +124,7 @@ class Agent:
             held_batches=window.held,
             spool_bytes=self._spool.owed_bytes,
             ring_bytes=self._spool.size_bytes - self._spool.owed_bytes,
+            given_up=self._step.name.lower(),
             last_error=self._last_error,
             ack=self._courier.ack,
         )
@@ -141,15 +147,19 @@ class Agent:
         if not self._is_due(now_s) or self._is_full():
             return
         arrived = self._feeds.take(now_s)
+        if self._step >= Step.SLOW:
+            self._retry_s = now_s + SLOW_FLUSH_S
         ended = arrived.final - self._ended
-        group = self._intake.take(arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done)
+        group = self._intake.take(
+            arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done, sheds=self._step >= Step.DROP
+        )  # fmt: skip
         self._ended |= ended
         if group is not None:
             self._append(group)
 
     def _is_due(self, now_s: float) -> bool:
         due_s = self._feeds.due_s
-        return due_s is not None and now_s >= due_s
+        return due_s is not None and now_s >= max(due_s, self._retry_s)
 
     def _is_full(self) -> bool:
         return self._spool.owed_bytes >= self._spool.quota_bytes
@@ -165,6 +175,18 @@ class Agent:
         self._group = None
         self._courier.add(pending)
 
+    def _relieve(self) -> None:
+        """Give up what the disk has no room for, in the order of the ladder, and take it up again."""
+        full = fullness(self._spool.owed_bytes, self._spool.quota_bytes, self._spool.free_bytes())
+        step = step_after(self._step, full)
+        if step is not self._step:
+            self._say(f"spool: {full:.0%} full: on step {step.name} of what is given up, before {self._step.name}")
+        self._step = step
+        self._spool.retention = self._retention if step < Step.RING else Retention()
+        self._intake.coarsen(COARSE_FACTOR if step >= Step.COARSE else 1)
+        if step is Step.NONE:
+            self._spool.keep_reserve(RESERVE_BYTES)
+
     def _settle(self, now_s: float) -> None:
         """Account for batches that rotted, now that the lake has said which of them it holds."""
         if self._group is None and (damages := self._courier.damages_due(now_s)):
@@ -178,7 +200,7 @@ class Agent:
         if self._group is not None:
             times.append(self._retry_s)
         elif (due_s := self._feeds.due_s) is not None and not self._is_full():
-            times.append(due_s)
+            times.append(max(due_s, self._retry_s))
         return max(0.0, min(times) - now_s)
 
     def _say(self, message: str) -> None:

@@ -51,6 +51,14 @@ class Disk(Protocol):
         """Remove a file; one that is not there is fine."""
         ...
 
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room; one of that size is fine."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how much more the disk can hold; None when it does not say."""
+        ...
+
 
 class Cipher(Protocol):
     """Seals blocks of the spool. What it adds to each is of one size."""

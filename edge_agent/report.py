@@ -25,6 +25,7 @@ class Report(Struct, frozen=True):
 
     `pending_batches` in memory and `waiting_segments` on disk are what the lake is not known to hold; `held_batches` of
     these are not sent again before a restart. `spool_bytes` are not in the lake yet, `ring_bytes` are and stay a while.
+    `given_up` is the step of `core.pressure` that a short disk has led to.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Report(Struct, frozen=True):
     held_batches: int
     spool_bytes: int
     ring_bytes: int
+    given_up: str
     last_error: str | None
     ack: AckDocument | None
 

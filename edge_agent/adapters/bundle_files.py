@@ -56,6 +56,7 @@ def _stream(bundle: Bundle, folder: Path, contract_id: str, *, lax: bool, stores
         windows_contract=windows_contract,
         lax=lax,
         stores=stores,
+        sheds=stream.when_full == "drop",
     )
 
 

@@ -61,6 +61,20 @@ class FolderDisk:
         (self._folder / name).unlink(missing_ok=True)
         self._sync_folder()
 
+    def reserve(self, name: str, size_bytes: int) -> None:
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        except OSError:
+            os.unlink(self._folder / name)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self) -> int | None:
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize
+
     def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:

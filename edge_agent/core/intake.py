@@ -86,6 +86,11 @@ class Intake:
         if stream is not None and replayed.end_seq > stream.resume_seq:
             stream.refill(*self._sealers[replayed.contract].events(replayed))
 
+    def coarsen(self, factor: int) -> None:
+        """Let windows that open from now on be so many times as long as planned."""
+        for stream in self._streams.values():
+            stream.coarsen(factor)
+
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return all(stream.is_refilled() for stream in self._streams.values())
@@ -97,14 +102,15 @@ class Intake:
         *,
         final: Collection[str] = (),
         ends: bool = False,
+        sheds: bool = False,
     ) -> Group | None:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
-        The windows of `final` streams close; `ends` seals what is owed.
+        The windows of `final` streams close; `ends` seals what is owed; `sheds` drops events of streams that allow it.
         """
         parts = [
-            (stream, stream.take(lines.get(name, ()), final=name in final))
+            (stream, stream.take(lines.get(name, ()), final=name in final, sheds=sheds))
             for name, stream in self._streams.items()
             if lines.get(name) or name in final
         ]

@@ -4,6 +4,7 @@ Files in its folder: `spool.json` (whose it is, and its epoch), `segment-N.log` 
 A batch leaves the spool only with its whole segment, and only when the lake is known to hold all of that.
 """
 
+import errno
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -43,6 +44,9 @@ SEGMENT_BYTES: Final = 4_194_304  # bytes; small enough to be freed soon, large 
 SEGMENT_BATCHES: Final = 1_024  # batches; what is loaded of a segment at once stays under 0.5 MB of memory
 
 
+RESERVE_FILE: Final = "reserve"
+
+
 class Group(Struct, frozen=True):
     """What one flush produced, durable together or not at all; `stored` are the bytes of `meta.stored`."""
 
@@ -79,6 +83,7 @@ class Spool:
         self._disk = disk
         self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
         self._active: Segment | None = None
+        self._has_reserve = False
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
         self._checkpoint: Checkpoint | None = recovered.checkpoint
         self._held: dict[str, RangeSet] = dict(recovered.held)
@@ -131,21 +136,51 @@ class Spool:
         2. sync    the record survives a power cut. Crash after: the next start finds and publishes it.
         3. index   the record's metadata a second time: should its bytes rot, they can no longer pass for a torn tail.
 
-        Raises SpoolWriteError: nothing of the group may be published, the same group may be appended again.
+        On a full disk the reserve is given up for it. Raises SpoolWriteError: nothing of the group may be published,
+        the same group may be appended again.
         """
-        body = self._blocks.sealed(group.meta.number, (*(batch.data for batch in group.batches), *group.stored))
-        data = frame(group.meta, body)
         try:
-            segment = self._writable()
-            entry = Indexed(segment.size_bytes + len(data) - len(body), group.meta)
-            self._disk.append(segment_name(segment.number), data)  # Step 1.
-            self._disk.sync(segment_name(segment.number))  # Step 2.
-            self._disk.append(index_name(segment.number), frame(entry))  # Step 3.
+            return self._append(group)
         except OSError as error:
             self._abandon()
-            raise SpoolWriteError(
-                f"spool: {len(data)} bytes could not be written: {error.strerror}: free some disk, they wait in memory"
-            ) from error
+            if error.errno != errno.ENOSPC or not self._give_up_reserve():
+                raise SpoolWriteError(_unwritten(group, error)) from error
+        try:
+            return self._append(group)
+        except OSError as error:
+            self._abandon()
+            raise SpoolWriteError(_unwritten(group, error)) from error
+
+    def keep_reserve(self, size_bytes: int) -> None:
+        """Keep room on the disk free for what must still be written when it is full; without room there is none."""
+        if not self._has_reserve:
+            try:
+                self._disk.reserve(RESERVE_FILE, size_bytes)
+            except OSError:
+                # The disk is full, or knows no such thing: then the group waits in memory.
+                return
+            self._has_reserve = True
+
+    def free_bytes(self) -> int | None:
+        """Return how much more the disk can hold; None when it does not say."""
+        return self._disk.free_bytes()
+
+    def _give_up_reserve(self) -> bool:
+        had, self._has_reserve = self._has_reserve, False
+        try:
+            self._disk.delete(RESERVE_FILE)
+        except OSError:
+            return False
+        return had
+
+    def _append(self, group: Group) -> tuple[PendingBatch, ...]:
+        body = self._blocks.sealed(group.meta.number, (*(batch.data for batch in group.batches), *group.stored))
+        data = frame(group.meta, body)
+        segment = self._writable()
+        entry = Indexed(segment.size_bytes + len(data) - len(body), group.meta)
+        self._disk.append(segment_name(segment.number), data)  # Step 1.
+        self._disk.sync(segment_name(segment.number))  # Step 2.
+        self._disk.append(index_name(segment.number), frame(entry))  # Step 3.
         segment.take(group.meta, len(data))
         self.size_bytes += len(data)
         self._checkpoint = advanced(self._checkpoint, (group.meta,))
@@ -317,6 +352,11 @@ class Spool:
             self._active = None
             return
         self.finish()
+
+
+def _unwritten(group: Group, error: OSError) -> str:
+    size_bytes = sum(len(batch.data) for batch in group.batches) + sum(map(len, group.stored))
+    return f"spool: {size_bytes} bytes could not be written: {error.strerror}: free some disk, they wait in memory"
 
 
 def _union(one: Mapping[str, RangeSet], other: Mapping[str, RangeSet]) -> dict[str, RangeSet]:

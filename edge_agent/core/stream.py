@@ -1,6 +1,7 @@
 """One stream of a device: lines are checked, filtered and counted in windows, once per flush."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -14,11 +15,14 @@ from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, 
 from edge_agent.core.filtering import Filter, Verdict, matrix
 from edge_agent.core.windows import ClosedWindow, Readings, WindowMark, Windows, rows_of
 
+DISK_FULL: Final = "disk_full"
+
 
 class StreamPlan(Struct, frozen=True):
     """What the bundle says about one stream. `stores` says that events which do not travel stay on the device a while.
 
-    A stream with windows stores them in any case: a restart fills the open windows from there.
+    A stream with windows stores them in any case: a restart fills the open windows from there. One that `sheds` gives
+    its events up when the disk is full.
     """
 
     source: Contract
@@ -27,6 +31,7 @@ class StreamPlan(Struct, frozen=True):
     windows_contract: Contract | None = None
     lax: bool = False
     stores: bool = False
+    sheds: bool = False
 
 
 class Taken(Struct, frozen=True):
@@ -75,12 +80,22 @@ class Stream:
         if self._windows is not None:
             self._windows.refill(self._readings(events, kept))
 
+    def coarsen(self, factor: int) -> None:
+        """Let windows that open from now on be so many times as long as planned."""
+        if self._windows is not None:
+            self._windows.coarsen(factor)
+
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return self._windows is None or self._windows.is_whole()
 
-    def take(self, lines: Sequence[bytes], *, final: bool) -> Taken:
-        """Account for the stream's next lines, of which there may be none. `final` closes all windows."""
+    def take(self, lines: Sequence[bytes], *, final: bool, sheds: bool = False) -> Taken:
+        """Account for the stream's next lines, of which there may be none.
+
+        `final` closes all windows; `sheds` drops the lines unread if the stream allows it.
+        """
+        if sheds and self.plan.sheds:
+            return self._shed(lines)
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
         verdict = self.plan.filter.decide(checked.events)
@@ -103,6 +118,25 @@ class Stream:
             kept_json_bytes=json_bytes(kept),
             observed_json_bytes=sum(map(len, lines)) + len(lines),
             times_us=self._times_us(checked.events),
+        )
+
+    def _shed(self, lines: Sequence[bytes]) -> Taken:
+        first_seq, source = self.next_seq, self.plan.source
+        self.next_seq = first_seq + len(lines)
+        nothing = self._reader.read(first_seq, ()).events
+        dropped = Count(source.id, Fate.DROPPED.value, "", DISK_FULL, len(lines))
+        return Taken(
+            first_seq=first_seq,
+            observed=len(lines),
+            explained=Explained(first_seq, self.next_seq, (dropped,)).counted(),
+            kept=nothing,
+            columns=nothing.columns,
+            rest=None,
+            window_rows=None,
+            refused=(),
+            kept_json_bytes=0,
+            observed_json_bytes=sum(map(len, lines)) + len(lines),
+            times_us=None,
         )
 
     def _rest(self, events: Events, verdict: Verdict) -> Events | None:

@@ -20,6 +20,7 @@ class MemoryDisk:
         self.durable: dict[str, int] = {name: len(data) for name, data in self.files.items()}
         self.fail_after: int | None = None
         self.crash_after: int | None = None
+        self.capacity_bytes: int | None = None
         self._rng = rng if rng is not None else random.Random(0)
 
     def names(self) -> list[str]:
@@ -33,6 +34,7 @@ class MemoryDisk:
         return len(self.files[name])
 
     def append(self, name: str, data: bytes) -> None:
+        self._require(len(data))
         part = data if self._goes_on() else data[: self._rng.randint(0, len(data))]
         self.files[name] = self.files.get(name, b"") + part
         self._stop_if_due()
@@ -47,6 +49,7 @@ class MemoryDisk:
         self.durable[name] = min(length, self.durable.get(name, 0))
 
     def replace(self, name: str, data: bytes) -> None:
+        self._require(len(data))  # beside the file that it replaces
         if self._goes_on():
             self.files[name] = data
             self.durable[name] = len(data)
@@ -57,6 +60,19 @@ class MemoryDisk:
             self.files.pop(name, None)
             self.durable.pop(name, None)
         self._stop_if_due()
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        self._require(size_bytes - len(self.files.get(name, b"")))
+        self.files[name] = bytes(size_bytes)
+        self.durable[name] = size_bytes
+
+    def free_bytes(self) -> int | None:
+        return None if self.capacity_bytes is None else self.capacity_bytes - sum(map(len, self.files.values()))
+
+    def _require(self, size_bytes: int) -> None:
+        free = self.free_bytes()
+        if free is not None and size_bytes > free:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def cut_power(self) -> None:
         """Lose what was not synced, or a part of it, file by file."""
