@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts import bundle as bundles
-from contracts.bundle import BUNDLE_FILE, Bundle, Stream
+from contracts.bundle import BUNDLE_FILE, Bundle, Stream, Windows
 from contracts.contract import Contract
 from contracts.errors import ContractError
 from edge_agent.adapters.onnx import OnnxScorer
@@ -48,12 +48,12 @@ def plan_of(
 def _stream(bundle: Bundle, folder: Path, contract_id: str, *, lax: bool, stores: bool) -> StreamPlan:
     source = bundle.contract(contract_id)
     stream = bundle.stream(contract_id)
-    windows_contract = _check_windows(source, stream, bundle) if stream.windows is not None else None
+    contracts = {plan.contract: _check_windows(source, plan, bundle) for plan in stream.windows}
     return StreamPlan(
         source=source,
         filter=_filter(bundle, folder, source, stream),
         windows=stream.windows,
-        windows_contract=windows_contract,
+        windows_contracts=tuple(contracts.values()),
         lax=lax,
         stores=stores,
         sheds=stream.when_full == "drop",
@@ -75,10 +75,9 @@ def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream) -> F
     return Filter(model, OnnxScorer(model, data))
 
 
-def _check_windows(source: Contract, stream: Stream, bundle: Bundle) -> Contract:
-    assert stream.windows is not None
-    contract = bundle.contract(stream.windows.contract)
-    for name in stream.windows.sensors:
+def _check_windows(source: Contract, plan: Windows, bundle: Bundle) -> Contract:
+    contract = bundle.contract(plan.contract)
+    for name in plan.sensors:
         _named(bundle, source, name, "windows")
         if not source.field(name).required:
             raise BundleError(f"bundle {bundle.version}: windows over {source.id}.{name}: the field must be required")
@@ -86,8 +85,6 @@ def _check_windows(source: Contract, stream: Stream, bundle: Bundle) -> Contract
         raise BundleError(f"bundle {bundle.version}: windows over {source.id}: it must have a required event time")
     if source.subject_field is not None and not source.field(source.subject_field).required:
         raise BundleError(f"bundle {bundle.version}: windows over {source.id}: its subject field must be required")
-    if stream.windows.window_ms < 1 or not stream.windows.sensors:
-        raise BundleError(f"bundle {bundle.version}: windows over {source.id}: expected window_ms >= 1 and sensors")
     if contract.subject_field is None or contract.event_time_field is None:
         raise BundleError(
             f"bundle {bundle.version}: contract {contract.id}: windows need subject and event time fields"

@@ -46,7 +46,7 @@ class Intake:
     def __init__(self, plan: Plan, newest: Meta | None) -> None:
         self._plan = plan
         contracts = [plan.ledger, plan.quarantine]
-        contracts += [c for stream in plan.streams for c in (stream.source, stream.windows_contract) if c is not None]
+        contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
         next_seq = newest.next_seq if newest is not None else {}
         self._streams = {
@@ -166,13 +166,13 @@ class Intake:
         return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches))
 
     def _sealed(self, stream: Stream, taken: Taken, sealed_at_ms: int) -> list[SealedBatch]:
-        source, windows = stream.plan.source, stream.plan.windows_contract
+        source = stream.plan.source
         batches: list[SealedBatch] = []
         if taken.observed:
             end = taken.first_seq + taken.observed
             batches += self._sealers[source.id].seal(taken.first_seq, end, taken.kept.seqs, taken.columns, sealed_at_ms)
-        if taken.window_rows is not None and windows is not None:
-            batches += self._derived(windows, taken.window_rows, sealed_at_ms)
+        for contract, rows in taken.window_rows:
+            batches += self._derived(contract, rows, sealed_at_ms)
         if taken.refused:
             rows = refused_rows(self._plan.quarantine, source, taken.refused, self._plan.epoch)
             batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)

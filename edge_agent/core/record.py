@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Explained, Wire
-from edge_agent.core.windows import WindowMark
+from edge_agent.core.marks import WindowMark
 
 SEGMENT_MAGIC: Final = b"FLSP"
 FRAME_MAGIC: Final = b"FLRC"

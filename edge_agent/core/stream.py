@@ -1,6 +1,6 @@
 """One stream of a device: lines are checked, filtered and counted in windows, once per flush."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,11 @@ from contracts.ledger import Fate
 from edge_agent.core.accounts import FILTERED, Count, Explained
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
 from edge_agent.core.filtering import Filter, Verdict, matrix
-from edge_agent.core.windows import ClosedWindow, Readings, WindowMark, Windows, rows_of
+from edge_agent.core.held import ClosedWindow
+from edge_agent.core.marks import WindowMark
+from edge_agent.core.parts import Readings
+from edge_agent.core.window_rows import rows_of
+from edge_agent.core.windows import Windows
 
 DISK_FULL: Final = "disk_full"
 
@@ -27,8 +31,8 @@ class StreamPlan(Struct, frozen=True):
 
     source: Contract
     filter: Filter
-    windows: WindowsPlan | None = None
-    windows_contract: Contract | None = None
+    windows: tuple[WindowsPlan, ...] = ()
+    windows_contracts: tuple[Contract, ...] = ()
     lax: bool = False
     stores: bool = False
     sheds: bool = False
@@ -38,7 +42,7 @@ class Taken(Struct, frozen=True):
     """What one flush found in a stream: it accounts for the events [first_seq, first_seq + observed).
 
     `columns` are those of the `kept` events; `rest` are valid events that do not travel, where the stream stores them.
-    `window_rows` are columns of the windows' contract, None when none closed. `times_us` is the first and last event
+    `window_rows` are columns of closed windows, by their contract. `times_us` is the first and last event
     time of all valid events.
     """
 
@@ -48,7 +52,7 @@ class Taken(Struct, frozen=True):
     kept: Events
     columns: dict[str, Column]
     rest: Events | None
-    window_rows: dict[str, Column] | None
+    window_rows: tuple[tuple[Contract, dict[str, Column]], ...]
     refused: tuple[Refused, ...]
     kept_json_bytes: int
     observed_json_bytes: int
@@ -63,7 +67,7 @@ class Stream:
         self.next_seq = next_seq
         self._device = device
         self._reader = Reader(plan.source, lax=plan.lax)
-        self._windows = Windows(plan.windows.window_ms * 1_000, marks) if plan.windows is not None else None
+        self._windows = Windows(plan.windows, marks) if plan.windows else None
 
     @property
     def resume_seq(self) -> int:
@@ -113,7 +117,7 @@ class Stream:
             kept=kept,
             columns=self.plan.filter.fill(kept.columns, scores),
             rest=self._rest(checked.events, verdict),
-            window_rows=self._window_rows(closed) if closed else None,
+            window_rows=tuple(self._window_rows(closed)),
             refused=checked.refused,
             kept_json_bytes=json_bytes(kept),
             observed_json_bytes=sum(map(len, lines)) + len(lines),
@@ -132,7 +136,7 @@ class Stream:
             kept=nothing,
             columns=nothing.columns,
             rest=None,
-            window_rows=None,
+            window_rows=(),
             refused=(),
             kept_json_bytes=0,
             observed_json_bytes=sum(map(len, lines)) + len(lines),
@@ -168,8 +172,8 @@ class Stream:
         return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
 
     def _readings(self, events: Events, kept: NDArray[np.bool_]) -> Readings:
-        plan, source = self.plan.windows, self.plan.source
-        assert plan is not None
+        source = self.plan.source
+        assert self._windows is not None
         assert source.event_time_field is not None
         subjects = (
             list(events.columns[source.subject_field])
@@ -177,12 +181,9 @@ class Stream:
             else [self._device] * len(events)
         )
         times = np.asarray(events.columns[source.event_time_field], dtype=np.int64)
-        return Readings(events.seqs, subjects, times, matrix(events, plan.sensors, np.float64), kept)
+        return Readings(events.seqs, subjects, times, matrix(events, self._windows.sensors, np.float64), kept)
 
-    def _window_rows(self, closed: list[ClosedWindow]) -> dict[str, Column]:
-        plan, contract = self.plan.windows, self.plan.windows_contract
-        assert plan is not None
-        assert contract is not None
-        assert contract.subject_field is not None
-        assert contract.event_time_field is not None
-        return rows_of(closed, plan.sensors, plan.window_ms, contract.subject_field, contract.event_time_field)
+    def _window_rows(self, closed: list[ClosedWindow]) -> Iterator[tuple[Contract, dict[str, Column]]]:
+        for contract in self.plan.windows_contracts:
+            if mine := [window for window in closed if window.plan.contract == contract.id]:
+                yield contract, dict(rows_of(mine, contract))

@@ -59,7 +59,7 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
     bundle = Bundle(
         version=model.version,
         contracts=contracts,
-        streams=(Stream(FILTERED, model=model.id, windows=windows),),
+        streams=(Stream(FILTERED, model=model.id, windows=(windows,)),),
         dictionaries=tuple(dictionaries),
         models=(model,),
     )

@@ -70,8 +70,8 @@ def judge(
             continue
         rows = pa.concat_tables([read_replay(file, contract, device) for device, file in mine])
         stream = bundle.stream(contract.id)
-        if stream.windows is not None:
-            windowed += rows.num_rows * len(stream.windows.sensors)
+        for windows in stream.windows:
+            windowed += rows.num_rows * len(windows.sensors) * windows.overlap
         models = {m.id: m for m in bundle.models}
         expected = (
             rows

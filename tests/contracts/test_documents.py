@@ -23,7 +23,7 @@ FINGERPRINTS = {
     "quarantine": 0x652976101DB07F9B,
     "service_history": 0xBA351AE5C24F3322,
     "telemetry": 0x4E65068EC3D35924,
-    "telemetry_windows": 0xA4A4A15CED1CCE7D,
+    "telemetry_windows": 0x731595F36F42E734,
 }
 
 

@@ -33,7 +33,7 @@ def decide(**changes: object) -> str:
 
 
 def test_a_bundle_survives_its_json_form_and_finds_its_parts() -> None:
-    stream = Stream("purchases", windows=Windows("telemetry_windows", 60_000, ("amount",)))
+    stream = Stream("purchases", windows=(Windows("telemetry_windows", 60_000, ("amount",)),))
     found = bundle.decode(bundle.encode(Bundle("7", (PURCHASES,), (stream,))))
     assert found.contract("purchases") == PURCHASES
     assert found.stream("purchases") == stream

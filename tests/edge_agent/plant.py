@@ -61,8 +61,8 @@ CONTRACTS: Final = {
 
 def bundle_of(model: Model | None = None, *, windows: bool = True) -> Bundle:
     """Return a bundle over all contracts."""
-    plan = Windows("telemetry_windows", WINDOW_MS, SENSORS) if windows else None
-    stream = Stream("telemetry", model.id if model else None, plan)
+    plans = (Windows("telemetry_windows", WINDOW_MS, SENSORS),) if windows else ()
+    stream = Stream("telemetry", model.id if model else None, plans)
     return Bundle("1", tuple(CONTRACTS.values()), (stream,), models=(model,) if model else ())
 
 

@@ -44,7 +44,7 @@ def plan_of(epoch: int) -> Plan:
         source=CONTRACTS["telemetry"],
         filter=Filter(MODEL, SumScorer()),
         windows=bundle_of().stream("telemetry").windows,
-        windows_contract=CONTRACTS["telemetry_windows"],
+        windows_contracts=(CONTRACTS["telemetry_windows"],),
     )
     return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,))
 
