@@ -91,10 +91,11 @@ class Aggregate:
     def copy(self) -> "Aggregate":
         """Return an equal one that changes on its own."""
         twin = Aggregate(self._sensors, ranked=self._ranked)
-        if self._rows is None:
-            twin._rows = None
-            twin._sketches = self._sketches.shrunk(self._sketches.k) if self._sketches is not None else None
-        twin.absorb(self)
+        twin.count = self.count
+        twin._last = self._last
+        twin._rows = self._rows.copy() if self._rows is not None else None
+        twin._moments = self._moments.copy() if self._moments is not None else None
+        twin._sketches = self._sketches.shrunk(self._sketches.k) if self._sketches is not None else None
         return twin
 
     def merged(self, other: "Aggregate") -> "Aggregate":
