@@ -1,6 +1,7 @@
-"""Render `docs/reference.md` from the code, and the README's figures from the newest benchmark result.
+"""Render `docs/reference.md` and the JSON Schema of edge rules from the code, and the README's figures from the newest
+benchmark result.
 
-`python -m infra.reference` writes both; a test compares them with what this module renders.
+`python -m infra.reference` writes all of them; a test compares them with what this module renders.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from typer.main import get_command
 
+from contracts import edge_rules
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from contracts.topics import KAFKA_TOPICS
 from edge_agent.config import AgentConfig
@@ -46,6 +48,16 @@ SYSTEM_MEANINGS: Final = {
 def reference_file() -> Path:
     """Return where the page lies."""
     return repo_root() / "docs" / "reference.md"
+
+
+def edge_rule_schema_file() -> Path:
+    """Return where the JSON Schema of edge rules lies."""
+    return repo_root() / "docs" / "edge-rule.schema.json"
+
+
+def edge_rule_schema() -> str:
+    """Return the JSON Schema of edge rules as text."""
+    return msgspec.json.format(msgspec.json.encode(edge_rules.schema()), indent=2).decode() + "\n"
 
 
 def render() -> str:
@@ -159,4 +171,5 @@ def with_figures(readme: str) -> str:
 
 if __name__ == "__main__":
     reference_file().write_text(render(), encoding="utf-8")
+    edge_rule_schema_file().write_text(edge_rule_schema(), encoding="utf-8")
     readme_file().write_text(with_figures(readme_file().read_text(encoding="utf-8")), encoding="utf-8")

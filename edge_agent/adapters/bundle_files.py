@@ -12,6 +12,7 @@ from edge_agent.adapters.onnx import OnnxScorer
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.filtering import Filter
 from edge_agent.core.intake import QUARANTINE, Plan
+from edge_agent.core.rules import Rules
 from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError
 
@@ -37,7 +38,9 @@ def plan_of(
         epoch=epoch,
         ledger=bundle.contract(LEDGER),
         quarantine=bundle.contract(QUARANTINE),
-        streams=tuple(_stream(bundle, folder, name, lax=lax, stores=stores) for name, lax in streams.items()),
+        streams=tuple(
+            _stream(bundle, folder, name, device, epoch, lax=lax, stores=stores) for name, lax in streams.items()
+        ),
         dictionaries={
             entry.contract: _read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
@@ -45,13 +48,15 @@ def plan_of(
     )
 
 
-def _stream(bundle: Bundle, folder: Path, contract_id: str, *, lax: bool, stores: bool) -> StreamPlan:
+def _stream(
+    bundle: Bundle, folder: Path, contract_id: str, device: str, epoch: int, *, lax: bool, stores: bool
+) -> StreamPlan:
     source = bundle.contract(contract_id)
     stream = bundle.stream(contract_id)
     contracts = {plan.contract: _check_windows(source, plan, bundle) for plan in stream.windows}
     return StreamPlan(
         source=source,
-        filter=_filter(bundle, folder, source, stream),
+        filter=_filter(bundle, folder, source, stream, device, epoch),
         windows=stream.windows,
         windows_contracts=tuple(contracts.values()),
         lax=lax,
@@ -60,9 +65,11 @@ def _stream(bundle: Bundle, folder: Path, contract_id: str, *, lax: bool, stores
     )
 
 
-def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream) -> Filter:
+def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream, device: str, epoch: int) -> Filter:
+    rules = Rules(stream.rules, source, device, epoch) if stream.rules else None
+    aggregates = stream.otherwise == "aggregate"
     if stream.model is None:
-        return Filter()
+        return Filter(rules=rules, aggregates=aggregates)
     model = next((entry for entry in bundle.models if entry.id == stream.model), None)
     if model is None:
         known = ", ".join(sorted(entry.id for entry in bundle.models)) or "none"
@@ -72,7 +79,7 @@ def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream) -> F
     if model.chunk_rows < 1:
         raise BundleError(f"model {model.id}@{model.version}: expected chunk_rows >= 1, found {model.chunk_rows}")
     data = _read(folder, model.file, model.sha256, f"model {model.id}@{model.version}")
-    return Filter(model, OnnxScorer(model, data))
+    return Filter(model, OnnxScorer(model, data), rules, aggregates=aggregates)
 
 
 def _check_windows(source: Contract, plan: Windows, bundle: Bundle) -> Contract:

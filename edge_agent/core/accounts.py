@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from contracts.ledger import Entry, Fate
 
 LEDGER: Final = "ledger"
-FILTERED: Final = "filtered"
 SPOOL_CORRUPT: Final = "spool_corrupt"
 
 Account: TypeAlias = tuple[str, str, str, str]  # stream, fate, rule, reason

@@ -39,19 +39,14 @@ class Blocks:
             first, last = spans.get(ref.contract, (ref.first_seq, ref.end_seq))
             spans[ref.contract] = (min(first, ref.first_seq), max(last, ref.end_seq))
             batches.setdefault(ref.contract, []).extend([data] if data is not None else [])
-        stored: dict[str, tuple[StoredRef, bytes]] = {}
+        stored: dict[str, list[tuple[StoredRef, bytes]]] = {}
         for place, block in enumerate(entry.meta.stored, len(entry.meta.batches)):
             data = self._at(segment, at, block.length, block_id(entry.meta.number, place))
             at += block.length + self.overhead_bytes
             if data is not None and zlib.crc32(data) == block.checksum:
-                stored[block.contract] = (block, data)
+                stored.setdefault(block.contract, []).append((block, data))
         for contract, (first, last) in spans.items():
-            found = tuple(batches[contract])
-            if contract in stored:
-                block, data = stored[contract]
-                yield Replayed(contract, first, last - first, found, data, block.rows, block.raw_bytes)
-            else:
-                yield Replayed(contract, first, last - first, found)
+            yield Replayed(contract, first, last - first, tuple(batches[contract]), tuple(stored.get(contract, ())))
 
     def _at(self, segment: bytes, offset: int, length: int, number: int) -> bytes | None:
         return self.opened(segment[offset : offset + length + self.overhead_bytes], number)

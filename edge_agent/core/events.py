@@ -31,7 +31,8 @@ class Events(Struct, frozen=True):
     """Valid events of one contract: `columns` by field name, all as long as `seqs`.
 
     A required number, truth value or time (int64 us) is a numpy array; everything else a list in which None is null.
-    `lines` are the events as they were read, `values` as structs of their fields.
+    `lines` are the events as they were read, `values` as structs of their fields; both empty when they come from the
+    spool.
     """
 
     seqs: Seqs
@@ -122,7 +123,9 @@ def select(events: Events, keep: NDArray[np.bool_]) -> Events:
         name: column[keep] if isinstance(column, np.ndarray) else [column[row] for row in rows]
         for name, column in events.columns.items()
     }
-    return Events(events.seqs[keep], columns, [events.lines[row] for row in rows], [events.values[row] for row in rows])
+    lines = [events.lines[row] for row in rows] if events.lines else []
+    values = [events.values[row] for row in rows] if events.values else []
+    return Events(events.seqs[keep], columns, lines, values)
 
 
 def json_bytes(events: Events) -> int:

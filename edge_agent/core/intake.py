@@ -14,7 +14,7 @@ from contracts.ledger import Fate
 from edge_agent.core.accounts import SPOOL_CORRUPT, Count, Explained, Wire, add_wire, merge, packet_bytes
 from edge_agent.core.damage import Damage
 from edge_agent.core.derived import entry_rows, refused_rows
-from edge_agent.core.events import Column
+from edge_agent.core.events import Column, Events
 from edge_agent.core.owed import Owed
 from edge_agent.core.record import BatchRef, Meta, Settled, StoredRef
 from edge_agent.core.replay import Replayed
@@ -179,20 +179,21 @@ class Intake:
         return batches
 
     def _stored(self, stream: Stream, taken: Taken) -> "list[StoredRows]":
-        if taken.rest is None or not len(taken.rest):
-            return []
-        source = stream.plan.source.id
-        payload = self._sealers[source].store(taken.rest.seqs, taken.rest.columns)
+        return [self._block(stream.plan.source.id, taken, *rest) for rest in taken.rest if len(rest[0])]
+
+    def _block(self, source: str, taken: Taken, events: Events, windowed: bool) -> "StoredRows":
+        payload = self._sealers[source].store(events.seqs, events.columns)
         ref = StoredRef(
             source,
             taken.first_seq,
             taken.observed,
-            len(taken.rest),
+            len(events),
             payload.raw_bytes,
             len(payload.data),
             zlib.crc32(payload.data),
+            windowed,
         )
-        return [StoredRows(ref, payload.data)]
+        return StoredRows(ref, payload.data)
 
     def _meta(
         self, batches: list[SealedBatch], counts: tuple[Count, ...], explained: tuple[Explained, ...], now_ms: int

@@ -70,6 +70,7 @@ class StoredRef(Struct, frozen=True, array_like=True):
     raw_bytes: int
     length: int
     checksum: int  # CRC-32 of the block
+    windowed: bool  # windows counted them
 
 
 class Settled(Struct, frozen=True, array_like=True):

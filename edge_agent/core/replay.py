@@ -2,21 +2,20 @@
 
 from msgspec import Struct
 
+from edge_agent.core.record import StoredRef
+
 
 class Replayed(Struct, frozen=True):
     """What a record holds of one stream's events [first_seq, first_seq + span), refused ones aside.
 
-    `batches` are sealed micro-batches with the events that travel; `stored` holds those that do not, with its size
-    once unpacked and its rows; empty when there are none.
+    `batches` are sealed micro-batches with the events that travel, `stored` blocks of those that do not.
     """
 
     contract: str
     first_seq: int
     span: int
     batches: tuple[bytes, ...]
-    stored: bytes = b""
-    stored_rows: int = 0
-    stored_raw_bytes: int = 0
+    stored: tuple[tuple[StoredRef, bytes], ...] = ()
 
     @property
     def end_seq(self) -> int:

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from contracts import microbatch
 from contracts.contract import Contract, fingerprint
 from contracts.errors import BatchError
 from contracts.microbatch import BATCH_BYTES_MAX, HEADER_BYTES, RAW_BYTES_MAX, SPAN_MAX, Header
+from edge_agent.core.conditions import Mask
 from edge_agent.core.events import Column, Events, Seqs
 from edge_agent.core.payload import Payload, PayloadDecoder, PayloadEncoder, Purpose, Rows
 from edge_agent.core.replay import Replayed
@@ -73,12 +74,12 @@ class Sealer:
         """Return rows packed for the device's own use: quickly, not tightly."""
         return self._encoder.encode(seqs, columns, Purpose.STORE)
 
-    def events(self, replayed: Replayed) -> tuple[Events, NDArray[np.bool_]]:
-        """Return events of the spool in their order, without their lines, and which of them travelled.
+    def events(self, replayed: Replayed) -> tuple[Events, Mask, Mask]:
+        """Return events of the spool in their order, without their lines; which of them travelled; which windows count.
 
         What has rotted is left out. Raises nothing for bad bytes.
         """
-        parts: list[tuple[Rows, bool]] = []
+        parts: list[_Part] = []
         for batch in replayed.batches:
             try:
                 header, payload = microbatch.parse(batch)
@@ -86,14 +87,13 @@ class Sealer:
             except BatchError as error:
                 _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
                 continue
-            parts.append((rows, True))
-        if replayed.stored:
+            parts.append(_Part(rows, True, True))
+        for ref, block in replayed.stored:
             try:
-                rows = self._decoder.decode(replayed.stored, replayed.stored_rows, replayed.stored_raw_bytes)
-                parts.append((rows, False))
+                parts.append(_Part(self._decoder.decode(block, ref.rows, ref.raw_bytes), False, ref.windowed))
             except BatchError as error:
                 _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
-        return _merged(self.contract, [part for part in parts if len(part[0].seqs)])
+        return _merged(self.contract, [part for part in parts if len(part.rows.seqs)])
 
     def tombstones(self, first_seq: int, end_seq: int, sealed_at_ms: int) -> list[SealedBatch]:
         """Return batches without rows that account for a range whose events no longer exist."""
@@ -106,21 +106,29 @@ class Sealer:
         ]
 
 
-def _merged(contract: Contract, parts: list[tuple[Rows, bool]]) -> tuple[Events, NDArray[np.bool_]]:
-    """Return rows in the order of their numbers, and which of them came with a true mark."""
+class _Part(NamedTuple):
+    rows: Rows
+    kept: bool
+    windowed: bool
+
+
+def _merged(contract: Contract, parts: list[_Part]) -> tuple[Events, Mask, Mask]:
+    """Return rows in the order of their numbers, and which of them are of parts with each mark."""
     if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        return Events(none, {field.name: [] for field in contract.fields}, [], []), np.zeros(0, dtype=np.bool_)
-    seqs = np.concatenate([np.asarray(rows.seqs, dtype=np.int64) for rows, _ in parts])
-    marks = np.concatenate([np.full(len(rows.seqs), mark, dtype=np.bool_) for rows, mark in parts])
+        none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        return Events(none, {field.name: [] for field in contract.fields}, [], []), nothing, nothing
+    seqs = np.concatenate([np.asarray(part.rows.seqs, dtype=np.int64) for part in parts])
+    lengths = [len(part.rows.seqs) for part in parts]
     order = np.argsort(seqs, kind="stable")
     places = order.tolist()
     columns: dict[str, Column] = {}
     for field in contract.fields:
-        found = [rows.columns[field.name] for rows, _ in parts]
+        found = [part.rows.columns[field.name] for part in parts]
         if all(isinstance(column, np.ndarray) for column in found):
             columns[field.name] = np.concatenate(found)[order]
         else:
             listed = [value for column in found for value in column]
             columns[field.name] = [listed[place] for place in places]
-    return Events(seqs[order], columns, [], []), marks[order]
+    kept = np.repeat(np.array([part.kept for part in parts]), lengths)[order]
+    windowed = np.repeat(np.array([part.windowed for part in parts]), lengths)[order]
+    return Events(seqs[order], columns, [], []), kept, windowed

@@ -5,12 +5,12 @@ from typing import Final
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from contracts.bundle import Windows as WindowsPlan
 from contracts.contract import Contract
 from contracts.ledger import Fate
-from edge_agent.core.accounts import FILTERED, Count, Explained
+from edge_agent.core.accounts import Count, Explained
+from edge_agent.core.conditions import Mask
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
 from edge_agent.core.filtering import Filter, Verdict, matrix
 from edge_agent.core.held import ClosedWindow
@@ -41,7 +41,8 @@ class StreamPlan(Struct, frozen=True):
 class Taken(Struct, frozen=True):
     """What one flush found in a stream: it accounts for the events [first_seq, first_seq + observed).
 
-    `columns` are those of the `kept` events; `rest` are valid events that do not travel, where the stream stores them.
+    `columns` are those of the `kept` events; `rest` are valid events that do not travel, where the stream stores them:
+    those that windows count, and those that they do not.
     `window_rows` are columns of closed windows, by their contract. `times_us` is the first and last event
     time of all valid events.
     """
@@ -51,7 +52,7 @@ class Taken(Struct, frozen=True):
     explained: Explained
     kept: Events
     columns: dict[str, Column]
-    rest: Events | None
+    rest: tuple[tuple[Events, bool], ...]
     window_rows: tuple[tuple[Contract, dict[str, Column]], ...]
     refused: tuple[Refused, ...]
     kept_json_bytes: int
@@ -79,10 +80,11 @@ class Stream:
         """The open windows."""
         return self._windows.marks if self._windows is not None else ()
 
-    def refill(self, events: Events, kept: NDArray[np.bool_]) -> None:
-        """Put events that an earlier process accounted for back into the open windows; they come in order."""
+    def refill(self, events: Events, kept: Mask, windowed: Mask) -> None:
+        """Put events that an earlier process accounted for back into windows and rules; they come in their order."""
+        self.plan.filter.refill(events, kept)
         if self._windows is not None:
-            self._windows.refill(self._readings(events, kept))
+            self._windows.refill(self._readings(events, kept, windowed))
 
     def coarsen(self, factor: int) -> None:
         """Let windows that open from now on be so many times as long as planned."""
@@ -105,18 +107,17 @@ class Stream:
         verdict = self.plan.filter.decide(checked.events)
         closed: list[ClosedWindow] = []
         if self._windows is not None:
-            closed = self._windows.add(self._readings(checked.events, verdict.keep))
+            closed = self._windows.add(self._readings(checked.events, verdict.keep, verdict.windowed))
             closed.extend(self._windows.close_all() if final else ())
         kept = select(checked.events, verdict.keep)
-        scores = verdict.scores[verdict.keep] if verdict.scores is not None else None
         self.next_seq = first_seq + len(lines)
         return Taken(
             first_seq=first_seq,
             observed=len(lines),
             explained=self._explained(first_seq, len(lines), verdict, checked.refused),
             kept=kept,
-            columns=self.plan.filter.fill(kept.columns, scores),
-            rest=self._rest(checked.events, verdict),
+            columns=self.plan.filter.fill(kept.columns, verdict),
+            rest=tuple(self._rest(checked.events, verdict)),
             window_rows=tuple(self._window_rows(closed)),
             refused=checked.refused,
             kept_json_bytes=json_bytes(kept),
@@ -135,7 +136,7 @@ class Stream:
             explained=Explained(first_seq, self.next_seq, (dropped,)).counted(),
             kept=nothing,
             columns=nothing.columns,
-            rest=None,
+            rest=(),
             window_rows=(),
             refused=(),
             kept_json_bytes=0,
@@ -143,10 +144,12 @@ class Stream:
             times_us=None,
         )
 
-    def _rest(self, events: Events, verdict: Verdict) -> Events | None:
-        if not (self.plan.stores or self._windows is not None) or bool(verdict.keep.all()):
-            return None
-        return select(events, ~verdict.keep)
+    def _rest(self, events: Events, verdict: Verdict) -> Iterator[tuple[Events, bool]]:
+        windowed = verdict.windowed
+        if self._windows is not None or self.plan.stores:
+            yield select(events, ~verdict.keep & windowed), True
+        if self.plan.stores:
+            yield select(events, ~verdict.keep & ~windowed), False
 
     def _times_us(self, events: Events) -> tuple[int, int] | None:
         field = self.plan.source.event_time_field
@@ -157,12 +160,11 @@ class Stream:
 
     def _explained(self, first_seq: int, observed: int, verdict: Verdict, refused: tuple[Refused, ...]) -> Explained:
         """Return one count per fate, rule and reason of the range [first_seq, first_seq + observed)."""
-        source, kept = self.plan.source, int(verdict.keep.sum())
-        passed_over = Fate.AGGREGATED if self._windows is not None else Fate.DROPPED
-        found: list[tuple[Fate, int, str, str]] = [
-            (Fate.KEPT, kept, "", ""),
-            (passed_over, len(verdict.keep) - kept, self.plan.filter.rule, FILTERED),
-        ]
+        source = self.plan.source
+        found: list[tuple[Fate, int, str, str]] = [(Fate.KEPT, int(verdict.keep.sum()), "", "")]
+        for outcome, count in verdict.refusals():
+            counted = self._windows is not None and outcome.windowed
+            found.append((Fate.AGGREGATED if counted else Fate.DROPPED, count, outcome.rule, outcome.reason))
         codes: dict[str, int] = {}
         for entry in refused:
             codes[entry.code] = codes.get(entry.code, 0) + 1
@@ -171,8 +173,9 @@ class Stream:
         counts = (Count(source.id, fate.value, rule, reason, count) for fate, count, rule, reason in found)
         return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
 
-    def _readings(self, events: Events, kept: NDArray[np.bool_]) -> Readings:
+    def _readings(self, events: Events, kept: Mask, windowed: Mask) -> Readings:
         source = self.plan.source
+        events, kept = select(events, windowed), kept[windowed]
         assert self._windows is not None
         assert source.event_time_field is not None
         subjects = (

@@ -141,7 +141,7 @@ def test_the_ring_keeps_every_event_for_its_time_and_no_longer(seed: int) -> Non
     kept, stored = 0, 0
     for replayed in spool.replay({"telemetry": 0}):
         kept += sum(microbatch.parse(batch)[0].rows for batch in replayed.batches)
-        stored += replayed.stored_rows
+        stored += sum(ref.rows for ref, _ in replayed.stored)
     telemetry = report.streams["telemetry"]
     assert (kept, stored) == (telemetry.kept, telemetry.aggregated)
     in_time_ms = min(segment.last_ms for segment in spool.segments) + world.retention.age_ms - 1

@@ -21,6 +21,11 @@ def test_the_reference_is_what_the_code_renders() -> None:
     assert written == reference.render(), "write it again: python -m infra.reference"
 
 
+def test_the_schema_of_edge_rules_is_what_the_code_renders() -> None:
+    written = reference.edge_rule_schema_file().read_text(encoding="utf-8")
+    assert written == reference.edge_rule_schema(), "write it again: python -m infra.reference"
+
+
 def test_the_readme_shows_the_figures_of_the_newest_result() -> None:
     assert reference.with_figures(README) == README, "write them again: python -m infra.reference"
 
