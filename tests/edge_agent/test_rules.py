@@ -85,7 +85,7 @@ def place_of(code: int) -> int | None:
     return code - FIRST_RULE if code >= FIRST_RULE else None
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(RULES, ROWS, st.integers(1, 12), st.booleans(), st.booleans())
 def test_every_profile_decides_as_the_documents_say(
     rules: tuple[EdgeRule, ...], rows: list[Row], size: int, model: bool, aggregates: bool
@@ -106,7 +106,7 @@ def test_every_profile_decides_as_the_documents_say(
         assert sum(count for _, count in verdict.refusals()) == len(part) - sum(twin.keep)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(RULES, ROWS, st.booleans())
 def test_explanations_name_rule_score_and_what_let_the_event_go_on(
     rules: tuple[EdgeRule, ...], rows: list[Row], model: bool
@@ -123,7 +123,7 @@ def test_explanations_name_rule_score_and_what_let_the_event_go_on(
             assert one.score == decided.score
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(RULES, ROWS, st.integers(0, 30), st.booleans())
 def test_a_restart_that_sees_what_was_kept_decides_alike(
     rules: tuple[EdgeRule, ...], rows: list[Row], stop: int, model: bool
@@ -141,7 +141,7 @@ def test_a_restart_that_sees_what_was_kept_decides_alike(
     assert other.decide(seqs, lists_of(rest)).keep == [e.kept for e in expected[stop:]]
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(RULES, ROWS, st.integers(0, 30))
 def test_events_that_were_not_kept_may_be_seen_again_too(
     rules: tuple[EdgeRule, ...], rows: list[Row], stop: int
