@@ -7,6 +7,7 @@ FieldlakeError
 └── OperatorMustActError
     ├── ConfigError                the configuration file cannot be followed
     ├── BundleError                the bundle does not fit the configuration, or one of its files is not the one named
+    ├── DetectorStateError         the saved detector is damaged, or of another version
     ├── SourceError                the source cannot be read, or is not the one that the spool was filled from
     └── SpoolError                 the spool belongs to another device or source, or nothing of it can be read
 """
@@ -28,6 +29,10 @@ class ConfigError(OperatorMustActError):
 
 class BundleError(OperatorMustActError):
     """The bundle does not fit the configuration, or one of its files is not the one named."""
+
+
+class DetectorStateError(OperatorMustActError):
+    """The saved detector is damaged, or of another version."""
 
 
 class SourceError(OperatorMustActError):
