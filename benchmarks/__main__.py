@@ -10,7 +10,7 @@ import benchmarks
 from benchmarks.result import write
 from contracts.errors import FieldlakeError
 
-NOT_BENCHMARKS = frozenset({"__main__", "result", "probe", "steady"})
+NOT_BENCHMARKS = frozenset({"__main__", "result", "probe", "steady", "detection"})
 
 
 def names() -> list[str]:

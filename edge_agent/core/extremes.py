@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Values: TypeAlias = NDArray[np.float64]
@@ -64,10 +63,11 @@ def before(memory: Memory, peaks: Peaks, values: Values) -> tuple[Peaks, Values]
         return peaks, slots[:0]
     within = np.maximum.accumulate(slots.reshape(block_count, rows), axis=1)
     closed = np.concatenate((peaks.closed, within[:-1, -1]))
-    behind = sliding_window_view(closed, memory.blocks).max(axis=1)
-    earlier = np.full_like(within, -np.inf)
-    earlier[:, 1:] = within[:, :-1]
-    largest: Values = np.maximum(earlier, behind[:, np.newaxis]).reshape(-1)[filled : filled + len(values)]
+    largest = np.empty_like(within)
+    for block in range(block_count):
+        behind = closed[block : block + memory.blocks].max()
+        largest[block, 0] = behind
+        np.maximum(within[block, :-1], behind, out=largest[block, 1:])
     filling_rows = (filled + len(values)) % rows
     filling = float(within[-1, -1]) if filling_rows else -np.inf
-    return Peaks(closed[-memory.blocks :].copy(), filling, filling_rows), largest
+    return Peaks(closed[-memory.blocks :].copy(), filling, filling_rows), largest.reshape(-1)[filled : filled + len(values)]

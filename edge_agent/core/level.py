@@ -10,6 +10,9 @@ and D at two distances gives both. A reading's distance from the learned level i
 the model grants at its age, so a motor that always warms up may go on doing so while a flow that stood still may not
 move. The score is the root of the sum of squares over the sensors, of a mean over the last `window_rows`.
 
+What was learned holds for a few times as long as it took to learn: nobody can tell from minutes how a machine wanders
+in hours. Whoever runs it for longer starts it anew while the machine is known good.
+
 When a score falls below a share of the largest of late, the machine has gone back most of the way: the score is 0, for
 otherwise the little that every disturbance leaves behind would be told for ever.
 """
@@ -116,7 +119,7 @@ class LevelShift(Struct, frozen=True, tag="level-shift"):
         places = np.zeros(joined.shape, dtype=np.int64)
         places[1:] = np.where(present, np.arange(1, len(joined))[:, np.newaxis], 0)
         rows = np.take_along_axis(joined, np.maximum.accumulate(places, axis=0)[1:], axis=0)
-        known: NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & present.any(axis=1)
+        known: NDArray[np.bool_] = np.logical_and(np.isfinite(rows).all(axis=1), present.any(axis=1))
         return rows, known
 
     def _learned(self, rows: Values) -> tuple[Self, Values]:

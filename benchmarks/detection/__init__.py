@@ -1,0 +1,1 @@
+"""Public sets of labelled anomalies, and their own rules for scoring a detector."""
