@@ -70,4 +70,6 @@ def before(memory: Memory, peaks: Peaks, values: Values) -> tuple[Peaks, Values]
         np.maximum(within[block, :-1], behind, out=largest[block, 1:])
     filling_rows = (filled + len(values)) % rows
     filling = float(within[-1, -1]) if filling_rows else -np.inf
-    return Peaks(closed[-memory.blocks :].copy(), filling, filling_rows), largest.reshape(-1)[filled : filled + len(values)]
+    return Peaks(closed[-memory.blocks :].copy(), filling, filling_rows), largest.reshape(-1)[
+        filled : filled + len(values)
+    ]

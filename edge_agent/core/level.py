@@ -11,7 +11,8 @@ the model grants at its age, so a motor that always warms up may go on doing so 
 move. The score is the root of the sum of squares over the sensors, of a mean over the last `window_rows`.
 
 What was learned holds for a few times as long as it took to learn: nobody can tell from minutes how a machine wanders
-in hours. Whoever runs it for longer starts it anew while the machine is known good.
+in hours. A rig of pumps that was learned for seven minutes after its start gave nothing but false alarms an hour later;
+learned for half an hour it gave 6 % over the next one and a half (`benchmarks/results/edge-detection.json`).
 
 When a score falls below a share of the largest of late, the machine has gone back most of the way: the score is 0, for
 otherwise the little that every disturbance leaves behind would be told for ever.
@@ -36,7 +37,10 @@ ROUNDING_VARIANCE: Final = 1.0 / 12.0
 
 
 class LevelSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Defaults for sensors read once a second, as chosen on 17 records of the Skoltech rig."""
+    """Defaults for sensors read once a second, as chosen on 17 records of the Skoltech rig, each of 20 minutes.
+
+    `learn_rows` is what that set prescribes; a machine that is to be watched for hours needs 1,600 and more.
+    """
 
     learn_rows: int = 400
     window_rows: int = 20
