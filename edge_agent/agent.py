@@ -151,7 +151,7 @@ class Agent:
             self._retry_s = now_s + SLOW_FLUSH_S
         ended = arrived.final - self._ended
         group = self._intake.take(
-            arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done, sheds=self._step >= Step.DROP
+            arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done, step=self._step
         )  # fmt: skip
         self._ended |= ended
         if group is not None:
@@ -184,8 +184,9 @@ class Agent:
         self._step = step
         self._spool.retention = self._retention if step < Step.RING else Retention()
         self._intake.coarsen(COARSE_FACTOR if step >= Step.COARSE else 1)
-        if step is Step.NONE:
-            self._spool.keep_reserve(RESERVE_BYTES)
+        free_bytes = self._spool.free_bytes()
+        if free_bytes is None or free_bytes > 2 * RESERVE_BYTES:
+            self._spool.reserve.keep(RESERVE_BYTES)
 
     def _settle(self, now_s: float) -> None:
         """Account for batches that rotted, now that the lake has said which of them it holds."""

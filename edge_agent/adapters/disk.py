@@ -66,7 +66,7 @@ class FolderDisk:
         try:
             os.posix_fallocate(descriptor, 0, size_bytes)
         except OSError:
-            os.unlink(self._folder / name)
+            os.unlink(self._folder / name)  # a part of it would only take room
             raise
         finally:
             os.close(descriptor)

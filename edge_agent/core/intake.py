@@ -16,6 +16,7 @@ from edge_agent.core.damage import Damage
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
 from edge_agent.core.owed import Owed
+from edge_agent.core.pressure import Step
 from edge_agent.core.record import BatchRef, Meta, Settled, StoredRef
 from edge_agent.core.replay import Replayed
 from edge_agent.core.sealing import SealedBatch, Sealer
@@ -102,15 +103,16 @@ class Intake:
         *,
         final: Collection[str] = (),
         ends: bool = False,
-        sheds: bool = False,
+        step: Step = Step.NONE,
     ) -> Group | None:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
-        The windows of `final` streams close; `ends` seals what is owed; `sheds` drops events of streams that allow it.
+        The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step`
+        says what has to be given up.
         """
         parts = [
-            (stream, stream.take(lines.get(name, ()), final=name in final, sheds=sheds))
+            (stream, stream.take(lines.get(name, ()), final=name in final, step=step))
             for name, stream in self._streams.items()
             if lines.get(name) or name in final
         ]
@@ -134,7 +136,8 @@ class Intake:
             stored=tuple(one.ref for one in stored),
             times_us={stream.plan.source.id: taken.times_us for stream, taken in parts if taken.times_us is not None},
         )
-        return Group(meta, tuple(batches), tuple(one.data for one in stored))
+        has_events = bool(stored) or any(len(taken.kept) or taken.refused for _, taken in parts)
+        return Group(meta, tuple(batches), tuple(one.data for one in stored), is_account=not has_events)
 
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
@@ -163,7 +166,7 @@ class Intake:
             )
         meta = self._meta(batches, tuple(counts), due, sealed_at_ms)
         settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
-        return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches))
+        return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches), is_account=True)
 
     def _sealed(self, stream: Stream, taken: Taken, sealed_at_ms: int) -> list[SealedBatch]:
         source = stream.plan.source

@@ -34,6 +34,7 @@ from edge_agent.core.recovery import (
     read_index,
 )
 from edge_agent.core.replay import Replayed
+from edge_agent.core.reserve import Reserve
 from edge_agent.core.retention import Retention, expired, reaches
 from edge_agent.core.sealing import SealedBatch
 from edge_agent.core.segment import PendingBatch, Segment, index_name, pending_of, segment_name
@@ -44,15 +45,16 @@ SEGMENT_BYTES: Final = 4_194_304  # bytes; small enough to be freed soon, large 
 SEGMENT_BATCHES: Final = 1_024  # batches; what is loaded of a segment at once stays under 0.5 MB of memory
 
 
-RESERVE_FILE: Final = "reserve"
-
-
 class Group(Struct, frozen=True):
-    """What one flush produced, durable together or not at all; `stored` are the bytes of `meta.stored`."""
+    """What one flush produced, durable together or not at all; `stored` are the bytes of `meta.stored`.
+
+    One that `is_account` holds no events, only what became of some: ledger entries, windows.
+    """
 
     meta: Meta
     batches: tuple[SealedBatch, ...]
     stored: tuple[bytes, ...] = ()
+    is_account: bool = False
 
 
 class Loaded(Struct, frozen=True):
@@ -83,7 +85,7 @@ class Spool:
         self._disk = disk
         self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
         self._active: Segment | None = None
-        self._has_reserve = False
+        self.reserve = Reserve(disk)
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
         self._checkpoint: Checkpoint | None = recovered.checkpoint
         self._held: dict[str, RangeSet] = dict(recovered.held)
@@ -136,42 +138,26 @@ class Spool:
         2. sync    the record survives a power cut. Crash after: the next start finds and publishes it.
         3. index   the record's metadata a second time: should its bytes rot, they can no longer pass for a torn tail.
 
-        On a full disk the reserve is given up for it. Raises SpoolWriteError: nothing of the group may be published,
-        the same group may be appended again.
+        On a full disk the reserve is given up for records without events of their own, which say what was dropped or
+        lost. Raises SpoolWriteError: nothing of the group may be published, the same group may be appended again.
         """
+        if self.reserve.is_spent and not group.is_account:
+            raise SpoolWriteError(_unwritten(group, "the disk is full"))
         try:
             return self._append(group)
         except OSError as error:
             self._abandon()
-            if error.errno != errno.ENOSPC or not self._give_up_reserve():
-                raise SpoolWriteError(_unwritten(group, error)) from error
+            if not group.is_account or not self.reserve.give_up(error):
+                raise SpoolWriteError(_unwritten(group, error.strerror)) from error
         try:
             return self._append(group)
         except OSError as error:
             self._abandon()
-            raise SpoolWriteError(_unwritten(group, error)) from error
-
-    def keep_reserve(self, size_bytes: int) -> None:
-        """Keep room on the disk free for what must still be written when it is full; without room there is none."""
-        if not self._has_reserve:
-            try:
-                self._disk.reserve(RESERVE_FILE, size_bytes)
-            except OSError:
-                # The disk is full, or knows no such thing: then the group waits in memory.
-                return
-            self._has_reserve = True
+            raise SpoolWriteError(_unwritten(group, error.strerror)) from error
 
     def free_bytes(self) -> int | None:
         """Return how much more the disk can hold; None when it does not say."""
         return self._disk.free_bytes()
-
-    def _give_up_reserve(self) -> bool:
-        had, self._has_reserve = self._has_reserve, False
-        try:
-            self._disk.delete(RESERVE_FILE)
-        except OSError:
-            return False
-        return had
 
     def _append(self, group: Group) -> tuple[PendingBatch, ...]:
         body = self._blocks.sealed(group.meta.number, (*(batch.data for batch in group.batches), *group.stored))
@@ -263,6 +249,9 @@ class Spool:
                    start finds the names in the cursor, deletes the segments and does not count them twice.
         2. delete  the files go.
 
+        On a disk without room for the cursor the oldest segment goes before. Crash between: the next start misses its
+        ranges, until the lake says that it has them; what they amounted to is in the summaries of later segments.
+
         Raises SpoolWriteError: nothing is lost, the same may be asked again.
         """
         self._note_done(committed)
@@ -272,16 +261,26 @@ class Spool:
         if not deleted:
             return ()
         try:
-            self._write_cursor(committed, deleted)  # Step 1.
+            try:
+                self._write_cursor(committed, deleted)  # Step 1.
+            except OSError as error:
+                if not self.reserve.give_up(error):
+                    if error.errno != errno.ENOSPC or deleted[0] == max(self._segments):
+                        raise
+                    self._delete(deleted[0])
+                self._write_cursor(committed, deleted)
             for number in deleted:  # Step 2.
-                self._disk.delete(segment_name(number))
-                self._disk.delete(index_name(number))
+                self._delete(number)
         except OSError as error:
             raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
         for number in deleted:
             self.size_bytes -= self._segments.pop(number).size_bytes
         self._done -= set(deleted)
         return deleted
+
+    def _delete(self, number: int) -> None:
+        self._disk.delete(segment_name(number))
+        self._disk.delete(index_name(number))
 
     def _note_done(self, committed: Mapping[str, RangeSet]) -> None:
         held = _union(self._held, committed)
@@ -354,9 +353,9 @@ class Spool:
         self.finish()
 
 
-def _unwritten(group: Group, error: OSError) -> str:
+def _unwritten(group: Group, why: str | None) -> str:
     size_bytes = sum(len(batch.data) for batch in group.batches) + sum(map(len, group.stored))
-    return f"spool: {size_bytes} bytes could not be written: {error.strerror}: free some disk, they wait in memory"
+    return f"spool: {size_bytes} bytes could not be written: {why}: free some disk, they wait in memory"
 
 
 def _union(one: Mapping[str, RangeSet], other: Mapping[str, RangeSet]) -> dict[str, RangeSet]:

@@ -16,6 +16,7 @@ from edge_agent.core.filtering import Filter, Verdict, matrix
 from edge_agent.core.held import ClosedWindow
 from edge_agent.core.marks import WindowMark
 from edge_agent.core.parts import Readings
+from edge_agent.core.pressure import Step
 from edge_agent.core.window_rows import rows_of
 from edge_agent.core.windows import Windows
 
@@ -95,12 +96,13 @@ class Stream:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return self._windows is None or self._windows.is_whole()
 
-    def take(self, lines: Sequence[bytes], *, final: bool, sheds: bool = False) -> Taken:
+    def take(self, lines: Sequence[bytes], *, final: bool, step: Step = Step.NONE) -> Taken:
         """Account for the stream's next lines, of which there may be none.
 
-        `final` closes all windows; `sheds` drops the lines unread if the stream allows it.
+        `final` closes all windows. So does a disk on which time is short: open windows hold on to the segments that
+        they would be filled from. On a full one the lines are dropped unread if the stream allows it.
         """
-        if sheds and self.plan.sheds:
+        if step >= Step.DROP and self.plan.sheds:
             return self._shed(lines)
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
@@ -108,7 +110,7 @@ class Stream:
         closed: list[ClosedWindow] = []
         if self._windows is not None:
             closed = self._windows.add(self._readings(checked.events, verdict.keep, verdict.windowed))
-            closed.extend(self._windows.close_all() if final else ())
+            closed.extend(self._windows.close_all() if final or step >= Step.SLOW else ())
         kept = select(checked.events, verdict.keep)
         self.next_seq = first_seq + len(lines)
         return Taken(
@@ -129,6 +131,7 @@ class Stream:
         first_seq, source = self.next_seq, self.plan.source
         self.next_seq = first_seq + len(lines)
         nothing = self._reader.read(first_seq, ()).events
+        closed = self._windows.close_all() if self._windows is not None else []
         dropped = Count(source.id, Fate.DROPPED.value, "", DISK_FULL, len(lines))
         return Taken(
             first_seq=first_seq,
@@ -137,7 +140,7 @@ class Stream:
             kept=nothing,
             columns=nothing.columns,
             rest=(),
-            window_rows=(),
+            window_rows=tuple(self._window_rows(closed)),
             refused=(),
             kept_json_bytes=0,
             observed_json_bytes=sum(map(len, lines)) + len(lines),

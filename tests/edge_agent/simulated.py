@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,6 +85,7 @@ class World:
         self.runs = 0
         self.crash_at_s: float | None = None
         self.retention = Retention()
+        self.plan = plan_of(0)
         self.on_status: Callable[[Report], None] = lambda _report: None
         self.disk = MemoryDisk(rng=self.rng)
         self.lake = Lake(DEVICE)
@@ -155,7 +157,7 @@ class World:
         """Return an agent over what the disk holds."""
         self.runs += 1
         spool = self.spool()
-        intake = Intake(plan_of(spool.epoch), spool.recovered.newest)
+        intake = Intake(msgspec.structs.replace(self.plan, epoch=spool.epoch), spool.recovered.newest)
         source = Lines(self.lines, self.rng, followed=followed)
         resume(intake, spool, {"telemetry": source})
         feeds = Feeds((Feed("telemetry", source, self.events_per_s, 0.2),))
