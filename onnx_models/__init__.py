@@ -3,6 +3,7 @@
 dataset     reads the sensor record and parts its rows
 training    fits the forest and chooses its threshold
 export      forest -> ONNX bytes; scores of two independent evaluators
+lite        ONNX bytes -> the form for devices without ONNX Runtime
 evaluation  recall and drop ratio with their intervals
 card        what is written about a model
 factory     all of it in order
@@ -12,7 +13,7 @@ seconds for the libraries of training to load.
 """
 
 from onnx_models.dataset import SensorRecord, Split, read_sensor_record, split_rows, training_row_count
-from onnx_models.errors import DatasetError, ExportMismatchError, ModelTooWeakError
+from onnx_models.errors import DatasetError, ExportMismatchError, ModelTooWeakError, UnsupportedGraphError
 
 __all__ = [
     "DatasetError",
@@ -20,6 +21,7 @@ __all__ = [
     "ModelTooWeakError",
     "SensorRecord",
     "Split",
+    "UnsupportedGraphError",
     "read_sensor_record",
     "split_rows",
     "training_row_count",

@@ -3,7 +3,8 @@
 OperatorMustActError
 ├── DatasetError          the sensor file is not the one that we know how to read
 ├── ModelTooWeakError     no threshold reaches what the filter promises
-└── ExportMismatchError   the exported graph does not say what the trained model says
+├── ExportMismatchError   the exported graph does not say what the trained model says
+└── UnsupportedGraphError a graph has no form for devices without its runtime
 """
 
 from contracts.errors import OperatorMustActError
@@ -19,3 +20,7 @@ class ModelTooWeakError(OperatorMustActError):
 
 class ExportMismatchError(OperatorMustActError):
     """The exported graph and the trained model, or two evaluators of the graph, disagree on real rows."""
+
+
+class UnsupportedGraphError(OperatorMustActError):
+    """A graph cannot be written in the form for devices without ONNX Runtime."""

@@ -5,7 +5,7 @@
     3. choose      the threshold, from the runtime's scores of the validation rows
     4. check       runtime, reference evaluator and forest agree on every hold-out row
     5. measure     recall and drop ratio of the hold-out rows; their labels are read here for the first time
-    6. write       model, manifest, card
+    6. write       model, its lite form, manifest, card
 
 The threshold is chosen after the export, on the very scores that a device will see.
 """
@@ -22,6 +22,7 @@ from msgspec import Struct
 from sklearn.ensemble import RandomForestRegressor
 
 from contracts.bundle import Model
+from contracts.lite_model import encode
 from onnx_models.card import MODEL_ID, Agreement, ModelCard, encode_document, model_version, render_card
 from onnx_models.dataset import SENSOR_COLUMNS, Rows, read_sensor_record, split_rows
 from onnx_models.evaluation import evaluate
@@ -33,10 +34,12 @@ from onnx_models.export import (
     score_with_reference,
     score_with_runtime,
 )
+from onnx_models.lite import lite_model_of
 from onnx_models.training import ForestOptions, choose_threshold, fit_forest, score_with_small_tree
 
 DEFAULT_SEED: Final = 20260
 MODEL_FILE: Final = "filter.onnx"
+LITE_FILE: Final = "filter.lite.json"
 MANIFEST_FILE: Final = "model.json"
 CARD_JSON_FILE: Final = "MODEL_CARD.json"
 CARD_FILE: Final = "MODEL_CARD.md"
@@ -44,16 +47,17 @@ _LIBRARIES: Final = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
 
 
 class TrainedFilter(Struct, frozen=True):
-    """A checked model: its ONNX bytes and the card, whose manifest names them by their hash."""
+    """A checked model: its ONNX bytes, their lite form, and the card, whose manifest names both by their hash."""
 
     model: bytes
+    lite: bytes
     card: ModelCard
 
 
 def build_filter(data: Path, seed: int = DEFAULT_SEED, options: ForestOptions | None = None) -> TrainedFilter:
     """Train on the first 70 % of the record at `data` and measure on the rest.
 
-    Raises DatasetError, ModelTooWeakError or ExportMismatchError; writes nothing.
+    Raises DatasetError, ModelTooWeakError, ExportMismatchError or UnsupportedGraphError; writes nothing.
     """
     chosen = options or ForestOptions()
     record = read_sensor_record(data)
@@ -66,8 +70,9 @@ def build_filter(data: Path, seed: int = DEFAULT_SEED, options: ForestOptions | 
     threshold = choose_threshold(scores[validation], record.labels[validation], chosen)  # Step 3.
     holdout = slice(split.training_end, split.row_count)
     agreement = _check(model, forest, record.rows[holdout], scores[holdout], threshold)  # Step 4.
+    lite = encode(lite_model_of(model))
     card = ModelCard(
-        manifest=_manifest(model, threshold),
+        manifest=_manifest(model, lite, threshold),
         size_bytes=len(model),
         data_file=data.name,
         data_sha256=hashlib.sha256(data.read_bytes()).hexdigest(),
@@ -85,7 +90,7 @@ def build_filter(data: Path, seed: int = DEFAULT_SEED, options: ForestOptions | 
         opsets=_opsets(model),
         library_versions={library: version(library) for library in _LIBRARIES},
     )
-    return TrainedFilter(model=model, card=card)
+    return TrainedFilter(model=model, lite=lite, card=card)
 
 
 def write_filter(trained: TrainedFilter, out: Path) -> None:
@@ -96,6 +101,7 @@ def write_filter(trained: TrainedFilter, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     files: Mapping[str, bytes] = {
         MODEL_FILE: trained.model,
+        LITE_FILE: trained.lite,
         CARD_JSON_FILE: encode_document(trained.card),
         CARD_FILE: render_card(trained.card).encode(),
         MANIFEST_FILE: encode_document(trained.card.manifest),
@@ -116,7 +122,7 @@ def _check(model: bytes, forest: RandomForestRegressor, rows: Rows, scores: Scor
     )
 
 
-def _manifest(model: bytes, threshold: float) -> Model:
+def _manifest(model: bytes, lite: bytes, threshold: float) -> Model:
     digest = hashlib.sha256(model).hexdigest()
     return Model(
         id=MODEL_ID,
@@ -126,6 +132,8 @@ def _manifest(model: bytes, threshold: float) -> Model:
         inputs=SENSOR_COLUMNS,
         threshold=threshold,
         chunk_rows=CHUNK_ROWS,
+        lite_file=LITE_FILE,
+        lite_sha256=hashlib.sha256(lite).hexdigest(),
     )
 
 

@@ -1,6 +1,5 @@
 """The bundle's folder: its document and the files that it names, each checked by its hash."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE, Bundle, Stream, Windows
 from contracts.contract import Contract
 from contracts.errors import ContractError
+from edge_agent.adapters import named_files
 from edge_agent.adapters.onnx import OnnxScorer
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.filtering import Filter
@@ -42,7 +42,7 @@ def plan_of(
             _stream(bundle, folder, name, device, epoch, lax=lax, stores=stores) for name, lax in streams.items()
         ),
         dictionaries={
-            entry.contract: _read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
+            entry.contract: named_files.read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
         },
     )
@@ -78,7 +78,7 @@ def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream, devi
         _named(bundle, source, name, f"model {model.id}@{model.version}")
     if model.chunk_rows < 1:
         raise BundleError(f"model {model.id}@{model.version}: expected chunk_rows >= 1, found {model.chunk_rows}")
-    data = _read(folder, model.file, model.sha256, f"model {model.id}@{model.version}")
+    data = named_files.read(folder, model.file, model.sha256, f"model {model.id}@{model.version}")
     return Filter(model, OnnxScorer(model, data), rules, aggregates=aggregates)
 
 
@@ -104,14 +104,3 @@ def _named(bundle: Bundle, source: Contract, name: str, what: str) -> None:
         source.field(name)
     except ContractError as error:
         raise BundleError(f"bundle {bundle.version}: {what} over {source.id}: {error}") from error
-
-
-def _read(folder: Path, name: str, sha256: str, what: str) -> bytes:
-    try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{what}: expected {folder / name}: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise BundleError(f"{what}: {folder / name} has SHA-256 {found}, the bundle names {sha256}: fetch it again")
-    return data

@@ -154,7 +154,7 @@ def _comparing(field: Field, op: str, value: Scalar) -> Matcher:
         same = _text_among(field.name, frozenset((constant(field, value),)))
         return same if op == "eq" else lambda chunk: _present(~same(chunk), chunk.there(field.name))
     compare = _COMPARISONS[op]
-    operand = _operand(field, value)
+    operand = constant(field, value)
 
     def holds(chunk: Chunk) -> Mask:
         values, there = chunk.values(field.name)
@@ -188,11 +188,6 @@ def _containing(name: str, words: tuple[str, ...]) -> Matcher:
         return np.fromiter(map(found.__contains__, texts), np.bool_, chunk.rows)
 
     return holds
-
-
-def _operand(field: Field, value: Scalar) -> Any:
-    found = constant(field, value)
-    return np.float32(found) if field.type is FieldType.FLOAT and isinstance(found, float) else found
 
 
 def _present(mask: Any, there: Mask | None) -> Mask:

@@ -18,7 +18,7 @@ from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model, Stream, Win
 from contracts.contract import Contract
 from edge_agent.core.payload import PayloadEncoder
 from infra.bundles.documents import read_contracts
-from infra.bundles.scoring import score_rows
+from infra.bundles.scoring import require_same_scores, score_rows
 from infra.datasets import Manifest
 from infra.datasets.replay import write_atomically
 from infra.datasets.typed_rows import read_replay
@@ -43,7 +43,9 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
     folder.mkdir(parents=True, exist_ok=True)
     contracts = read_contracts()
     model = msgspec.json.decode((model_dir / "model.json").read_bytes(), type=Model)
-    shutil.copyfile(model_dir / model.file, folder / model.file)
+    for name in (model.file, model.lite_file):
+        if name is not None:
+            shutil.copyfile(model_dir / name, folder / name)
     dictionaries = []
     for contract in contracts:
         files = [e for e in manifest.files if e.role == "replay" and e.contract == contract.id]
@@ -81,6 +83,7 @@ def _dictionary(folder: Path, contract: Contract, parts: list[pa.Table]) -> Dict
 def _kept(rows: pa.Table, model: Model, folder: Path) -> pa.Table:
     """Return the rows that a device would send, with the columns that it fills."""
     scores = score_rows(rows, model, folder)
+    require_same_scores(rows, model, folder, scores)
     names = pa.repeat(f"{model.id}@{model.version}", rows.num_rows)
     filled = rows.append_column("score", pa.array(scores)).append_column("model", names)
     return filled.filter(pa.array(scores >= np.float32(model.threshold)))

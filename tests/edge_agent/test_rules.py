@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contracts import edge_rule_check
 from contracts.bundle import Model
 from contracts.edge_rules import (
+    Between,
     Compare,
     ContainsAny,
     DeadBand,
@@ -21,6 +22,7 @@ from contracts.edge_rules import (
     EdgeRule,
     Keep,
     OnChange,
+    OneOf,
     Sample,
 )
 from contracts.sampling import DROPPED_SAMPLE, draw, seed_of
@@ -183,6 +185,53 @@ def test_a_dead_band_measures_from_the_last_kept_value_so_that_drift_is_reported
     assert kept_of(rules, drift) == [True, False, False, True, False, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("band", "values", "kept"),
+    [
+        (DeadBand("temperature", absolute=0.5), (1.0, 1.5, 1.75, 1.25, 0.5), [True, False, True, False, True]),
+        (DeadBand("count", absolute=1.0), (0, 1, -1, 2), [True, False, False, True]),
+        (DeadBand("count", relative=0.5), (2, 3, 1, 4, -4), [True, False, False, True, True]),
+        (DeadBand("total", absolute=5.0), (None, None, 0, 5, None, 0), [True, False, True, False, True, True]),
+        (DeadBand("energy", absolute=0.0), (2**53, 2**53 + 1), [True, True]),
+        (DeadBand("note"), ("阀门", "阀门", None, "阀门"), [True, False, True, True]),
+    ],
+    ids=str,
+)
+def test_a_change_is_more_than_the_band(band: DeadBand, values: tuple[object, ...], kept: list[bool]) -> None:
+    rows = [at(n, **{band.field: value}) for n, value in enumerate(values)]
+    assert kept_of(rule(OnChange((band,), 60_000)), rows) == kept
+
+
+def test_a_rule_remembers_nothing_of_what_a_later_one_refused() -> None:
+    rules = (
+        EdgeRule("once", 1, Deduplicate(("note",), 60_000)),
+        EdgeRule("still", 1, OnChange((DeadBand("temperature"),), 60_000)),
+    )
+    rows = [at(0, note="a"), at(1, note="b"), at(2, note="b", temperature=2.0), at(3, note="b", temperature=3.0)]
+    assert kept_of(rules, rows) == [True, False, True, False]
+
+
+@pytest.mark.parametrize("field", ["temperature", "pressure"])
+def test_a_float_is_compared_in_the_precision_in_which_it_travels(field: str) -> None:
+    tenth = [at(0, **{field: 0.1}), at(1, **{field: float(np.float32(0.1))}), at(2, **{field: 0.1000001})]
+    for when in (
+        Compare(field, "eq", 0.1),
+        OneOf(field, (0.1, 5)),
+        Between(field, 0.1, 0.1),
+        Compare(field, "le", 0.1),
+    ):
+        assert kept_of(rule(Drop(), when), tenth) == [False, False, True]
+    assert kept_of(rule(OnChange((DeadBand(field),), 60_000)), tenth) == [True, False, True]
+
+
+def test_whole_numbers_are_compared_to_the_last_digit() -> None:
+    for field in ("total", "energy"):
+        rows = [at(0, **{field: 2**53}), at(1, **{field: 2**53 + 1}), at(2, **{field: 2**63 - 1})]
+        assert kept_of(rule(Drop(), Compare(field, "eq", 2**53 + 1)), rows) == [True, False, True]
+        assert kept_of(rule(Drop(), OneOf(field, (*range(9), 2**63 - 1))), rows) == [True, True, False]
+    assert kept_of(rule(Drop(), Compare("count", "lt", 2**40)), [at(0, count=2**31 - 1)]) == [False]
+
+
 def test_a_value_that_does_not_move_is_reported_once_the_silence_is_too_long() -> None:
     rules = rule(OnChange((DeadBand("temperature"),), 10_000))
     assert kept_of(rules, [at(second) for second in (0, 5, 9.999, 10, 19, 20)]) == [
@@ -294,7 +343,7 @@ def test_fields_of_the_model_are_filled_only_where_it_was_asked() -> None:
     assert twin.fill({"score": [None] * 3, "model": [None] * 3}, twin.decide(range(4), lists_of(rows))) == filled
 
 
-@pytest.mark.parametrize("module", ["edge_agent.lite.filtering", "contracts.recall"])
+@pytest.mark.parametrize("module", ["edge_agent.lite.bundle_filter", "contracts.bundle", "contracts.recall"])
 def test_the_lite_profile_imports_no_numpy(module: str) -> None:
     code = f"import sys, {module}; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+from contracts import lite_model
 from contracts.bundle import Model
+from edge_agent.lite.model import scorer_of
 from infra.setup import paths
 from onnx_models import DatasetError, ExportMismatchError, ModelTooWeakError
 from onnx_models.__main__ import main
@@ -56,6 +58,16 @@ def test_figures_of_the_card_follow_from_model_and_data(trained: TrainedFilter) 
     assert card.manifest.sha256 == hashlib.sha256(trained.model).hexdigest()
 
 
+def test_the_form_without_a_runtime_gives_the_same_scores_bit_for_bit(trained: TrainedFilter) -> None:
+    record = read_sensor_record(paths.shuttle_csv_gz())
+    rows = record.rows[trained.card.split.training_end :]
+    scores = scorer_of(lite_model.decode(trained.lite))(rows.tolist())
+    assert np.array_equal(
+        np.array(scores, np.float32).view(np.int32), score_with_runtime(trained.model, rows).view(np.int32)
+    )
+    assert trained.card.manifest.lite_sha256 == hashlib.sha256(trained.lite).hexdigest()
+
+
 def test_graph_has_the_shape_that_devices_expect(trained: TrainedFilter) -> None:
     graph = onnx.load_from_string(trained.model).graph
     (given,), (result,) = graph.input, graph.output
@@ -96,6 +108,8 @@ def test_written_folder_is_complete_and_reads_back(trained: TrainedFilter, tmp_p
     assert manifest == trained.card.manifest
     assert card == trained.card
     assert (tmp_path / "model" / manifest.file).read_bytes() == trained.model
+    assert manifest.lite_file is not None
+    assert (tmp_path / "model" / manifest.lite_file).read_bytes() == trained.lite
     assert f"{card.holdout.recall.count:,} of {card.holdout.recall.total:,}" in page
     assert not list((tmp_path / "model").glob("*.partial"))
 
