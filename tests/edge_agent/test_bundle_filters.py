@@ -14,8 +14,10 @@ from contracts import lite_model
 from contracts.bundle import BUNDLE_FILE, Bundle, Model, Stream
 from contracts.edge_rules import Compare, DeadBand, Drop, EdgeRule, Keep, OnChange
 from contracts.errors import ContractError
+from contracts.ledger import Fate
 from edge_agent.adapters import bundle_files
 from edge_agent.core.events import Reader
+from edge_agent.core.intake import Intake
 from edge_agent.errors import BundleError
 from edge_agent.lite.bundle_filter import lite_filter_of
 from infra.bundles.scoring import require_same_scores, score_rows
@@ -77,6 +79,17 @@ def test_both_profiles_decide_alike_over_real_rows(model_files: dict[str, bytes]
     assert one == other
     decided = {explanation.reason for explanation in one}
     assert decided == {"kept_by_rule", "dropped_by_rule", "unchanged", "scored_high", "filtered"}
+
+
+def test_the_ledger_counts_each_rule_and_reason_apart(model_files: dict[str, bytes], tmp_path: Path) -> None:
+    bundle = write(tmp_path, model_files)
+    plan = bundle_files.plan_of(bundle, tmp_path, device="device", shard=0, epoch=3, contract_id="telemetry", lax=False)
+    group = Intake(plan, None).take(lines_of([reading(n, f1=95 if n < 3 else 0, f2=50) for n in range(30)]), 1_000)
+    assert group is not None
+    said = {(count.fate, count.rule, count.reason): count.count for count in group.meta.counts if count.rule}
+    dropped = Fate.DROPPED.value
+    assert said == {(dropped, "test-bench@1", "dropped_by_rule"): 9, (dropped, "still@2", "unchanged"): 16}
+    assert sum(count.count for count in group.meta.counts if count.stream == "telemetry") == 30
 
 
 @pytest.mark.parametrize(
