@@ -1,7 +1,8 @@
 """The agent's configuration: one JSON file, parsed once."""
 
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +15,9 @@ PORT_MAX: Final = 65_535
 QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its sources down
 QUOTA_BYTES_MIN: Final = 16_777_216  # bytes; four segments
 RING_HOURS_MAX: Final = 24.0 * 365
+SOURCES_MAX: Final = 16  # sources of one agent; each that is pushed to has a thread and up to 4 MiB of its own
+SOCKET_PATH_BYTES_MAX: Final = 107  # bytes; sun_path of unix(7)
+TOPIC_BYTES_MAX: Final = 1_024  # bytes; of MQTT's 65,535, what a person still reads
 
 
 class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +51,75 @@ class SpoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
     quota_bytes: int = QUOTA_BYTES
 
 
+class FileSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
+    """A file: `.csv` with a header line, or JSON lines; `.gz` and `.zst` of both are replayed, never followed.
+
+    A rate of 0 is as fast as it goes. With `follow`, lines appended later are events too, over rotations.
+    """
+
+    name: str
+    file: str
+    contract: str
+    rate_events_per_s: float = 0.0
+    follow: bool = False
+
+
+class SocketSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="socket"):
+    """A Unix socket for apps on the device. Without `uids` only processes of the agent's own user may speak."""
+
+    name: str
+    path: str
+    contracts: tuple[str, ...]
+    uids: tuple[int, ...] = ()
+
+
+class HttpSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="http"):
+    """HTTP on the loopback interface. The token file holds one line, readable for nobody else."""
+
+    name: str
+    port: int
+    contracts: tuple[str, ...]
+    token_file: str
+
+
+class Subscription(Struct, frozen=True, forbid_unknown_fields=True):
+    """A topic filter whose messages are events of one contract: one JSON object, or JSON lines.
+
+    `number_field` names a field with a number that grows from event to event of one topic; then a message that the
+    sensor or the broker sends again is recognised. Where the number begins anew with each start of the sensor,
+    `producer_field` must name a field that tells one start, or one sensor, from another. Without a number an event
+    whose acknowledgement was lost is there twice.
+    """
+
+    topic: str
+    contract: str
+    number_field: str | None = None
+    producer_field: str | None = None
+
+
+class MqttSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mqtt"):
+    """A broker on the device's own network, of which the agent is a client. Only loopback may go without TLS.
+
+    Paths are files in PEM form; the password file holds one line. The broker knows the agent by `client_id` and keeps
+    its session, so each agent needs one of its own.
+    """
+
+    name: str
+    host: str
+    client_id: str
+    subscriptions: tuple[Subscription, ...]
+    port: int = 8_883
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+
+
+PushedSource: TypeAlias = SocketSource | HttpSource | MqttSource
+AnySource: TypeAlias = FileSource | SocketSource | HttpSource | MqttSource
+
+
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a device agent is told. With `until_drained` it ends once the lake has all of the source."""
 
@@ -58,6 +131,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     status_file: str
     source: SourceConfig
     spool: SpoolConfig = SpoolConfig()
+    sources: tuple[AnySource, ...] = ()
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
 
@@ -92,3 +166,91 @@ def check(config: AgentConfig, label: str) -> None:
             f"{label}: spool: expected ring_hours up to {RING_HOURS_MAX}, ring_bytes >= 0 and quota_bytes >= "
             f"{QUOTA_BYTES_MIN}, found {spool.ring_hours}, {spool.ring_bytes}, {spool.quota_bytes}"
         )
+    check_sources(config.sources, label)
+
+
+def check_sources(sources: tuple[AnySource, ...], label: str) -> None:
+    """Raise ConfigError when the sources cannot stand beside each other, or one of them not at all."""
+    names = [source.name for source in sources]
+    if len(names) > SOURCES_MAX or len(set(names)) != len(names):
+        raise ConfigError(f"{label}: sources: expected up to {SOURCES_MAX} of different names, found {names}")
+    for source in sources:
+        at = f"{label}: source {source.name!r}"
+        if not topics.is_origin(source.name):
+            raise ConfigError(f"{at}: name: expected 1 to {topics.ORIGIN_CHARS_MAX} letters, digits, -_.")
+        match source:
+            case FileSource():
+                _check_file(source, at)
+            case SocketSource():
+                _check_socket(source, at)
+            case HttpSource():
+                _check_contracts(source.contracts, at)
+                _check_port(source.port, at)
+            case MqttSource():
+                _check_mqtt(source, at)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, by its name or number alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_file(source: FileSource, at: str) -> None:
+    if not 0 <= source.rate_events_per_s < float("inf"):
+        raise ConfigError(f"{at}: expected rate_events_per_s >= 0, found {source.rate_events_per_s}")
+    if source.follow and source.file.endswith((".gz", ".zst")):
+        raise ConfigError(f"{at}: {source.file}: a packed file cannot be followed: set follow to false")
+
+
+def _check_socket(source: SocketSource, at: str) -> None:
+    _check_contracts(source.contracts, at)
+    if not source.path.startswith("/") or len(source.path.encode()) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"{at}: path: expected an absolute path of up to {SOCKET_PATH_BYTES_MAX} bytes, found {source.path!r}"
+        )
+    if any(uid < 0 for uid in source.uids):
+        raise ConfigError(f"{at}: uids: expected numbers of users, found {source.uids}")
+
+
+def _check_mqtt(source: MqttSource, at: str) -> None:
+    _check_port(source.port, at)
+    if not source.subscriptions or not topics.is_origin(source.client_id):
+        raise ConfigError(
+            f"{at}: expected a subscription, and a client_id of up to {topics.ORIGIN_CHARS_MAX} letters, digits, -_."
+        )
+    if source.ca_file is None and not is_loopback(source.host):
+        raise ConfigError(f"{at}: {source.host} is not this machine: expected a ca_file, TLS is required there")
+    if (source.cert_file is None) != (source.key_file is None) or (source.cert_file and source.ca_file is None):
+        raise ConfigError(f"{at}: expected cert_file and key_file together, beside a ca_file")
+    if source.password_file is not None and source.username is None:
+        raise ConfigError(f"{at}: password_file: expected together with a username")
+    for subscription in source.subscriptions:
+        if not is_topic_filter(subscription.topic):
+            raise ConfigError(f"{at}: topic {subscription.topic!r}: expected an MQTT topic filter, not a shared one")
+        if subscription.producer_field is not None and subscription.number_field is None:
+            raise ConfigError(f"{at}: producer_field: expected together with a number_field")
+
+
+def is_topic_filter(topic: str) -> bool:
+    """Say whether a text is a topic filter of MQTT 5, section 4.7, that is not shared and not of the broker itself."""
+    levels = topic.split("/")
+    return (
+        0 < len(topic.encode()) <= TOPIC_BYTES_MAX
+        and "\0" not in topic
+        and not topic.startswith("$")
+        and "#" not in "".join(levels[:-1])
+        and all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
+    )
+
+
+def _check_contracts(contracts: tuple[str, ...], at: str) -> None:
+    if not contracts or not all(contracts):
+        raise ConfigError(f"{at}: contracts: expected the ids of those that may be sent here, found {contracts}")
+
+
+def _check_port(port: int, at: str) -> None:
+    if not 0 < port <= PORT_MAX:
+        raise ConfigError(f"{at}: expected a port up to {PORT_MAX}, found {port}")

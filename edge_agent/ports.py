@@ -1,11 +1,15 @@
 """Seams between the agent's cores and the world: what a core may ask for."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.core.link import LinkEvent
+from edge_agent.core.offers import Offered, Settled, SourceFailed
+
+Put: TypeAlias = Callable[[Offered | SourceFailed], None]
 
 
 class Scorer(Protocol):
@@ -125,4 +129,27 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+        ...
+
+
+class PushSource(Protocol):
+    """A source whose producers hand events over: it puts `Offered` into the agent's inbox from a thread of its own.
+
+    A producer is acknowledged only by what `settle` says. The source itself holds producers back when too many of their
+    events are unanswered.
+    """
+
+    name: str
+    trouble: str | None  # the last thing that went wrong, where it says something about the present
+
+    def start(self) -> None:
+        """Begin to take events."""
+        ...
+
+    def settle(self, ticket: int, settled: Settled) -> None:
+        """Tell what became of an offer, once it is durable; any thread may."""
+        ...
+
+    def close(self) -> None:
+        """Take no more; what is not settled stays with its producers."""
         ...

@@ -1,8 +1,10 @@
-"""What the connection to the broker tells the agent. `link` numbers connections."""
+"""What arrives in the agent's inbox: news of the link, and offers. `link` numbers connections."""
 
 from typing import TypeAlias
 
 from msgspec import Struct
+
+from edge_agent.core.offers import Offered, SourceFailed
 
 
 class LinkUp(Struct, frozen=True):
@@ -46,4 +48,4 @@ class Wake(Struct, frozen=True):
     """Nothing but a reason to look again."""
 
 
-LinkEvent: TypeAlias = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Wake
+LinkEvent: TypeAlias = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Offered | SourceFailed | Wake
