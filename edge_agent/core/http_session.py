@@ -101,7 +101,8 @@ class HttpSession:
             return []
         self._waiting = False
         if settled.outcome is not Outcome.TAKEN:
-            return self._answer(_STATUS_OF[settled.code], _error(settled.code, settled.reason, settled.next_number))
+            status = 503 if settled.outcome is Outcome.BUSY else _STATUS_OF.get(settled.code, 400)
+            return self._answer(status, _error(settled.code, settled.reason, settled.next_number))
         body = {"accepted": settled.accepted, "duplicate": settled.duplicate, "next": settled.next_number}
         steps = self._answer(200, body)
         return steps if isinstance(steps[-1], Close) else steps + self._advance()
