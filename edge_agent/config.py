@@ -230,6 +230,10 @@ def _check_mqtt(source: MqttSource, at: str) -> None:
     for subscription in source.subscriptions:
         if not is_topic_filter(subscription.topic):
             raise ConfigError(f"{at}: topic {subscription.topic!r}: expected an MQTT topic filter, not a shared one")
+        if any(
+            _overlap(subscription.topic, other.topic) for other in source.subscriptions if other is not subscription
+        ):
+            raise ConfigError(f"{at}: topic {subscription.topic!r}: expected filters of which no topic matches two")
         if subscription.producer_field is not None and subscription.number_field is None:
             raise ConfigError(f"{at}: producer_field: expected together with a number_field")
 
@@ -244,6 +248,18 @@ def is_topic_filter(topic: str) -> bool:
         and "#" not in "".join(levels[:-1])
         and all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
     )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Say whether some topic matches both filters: the broker would send its messages twice."""
+    first, second = one.split("/"), other.split("/")
+    for mine, its in zip(first, second, strict=False):
+        if "#" in (mine, its):
+            return True
+        if mine != its and "+" not in (mine, its):
+            return False
+    longer, size = max(first, second, key=len), min(len(first), len(second))
+    return len(first) == len(second) or longer[size:] == ["#"]
 
 
 def _check_contracts(contracts: tuple[str, ...], at: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5, SocketLike, topic_matches_sub
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5, topic_matches_sub
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -138,9 +138,11 @@ class MqttReceiver:
             self._turn(client, sock)
         client.disconnect()
 
-    def _turn(self, client: Client, sock: SocketLike) -> None:
+    def _turn(self, client: Client, sock: Any) -> None:
         """Read what has come, tell the broker what was settled, and offer what waits once no more is to be read."""
-        reads = [sock] if self._held_bytes < BYTES_MAX else []
+        # Brokers need not keep to the receive maximum: mosquitto 2.0 with `max_inflight_messages 0` does not.
+        has_room = self._held_bytes < BYTES_MAX and len(self._packets) < UNANSWERED_MAX
+        reads = [sock] if has_room else []
         unpacked = bool(reads) and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         idle = self._round is None and bool(self._waiting)
         ready, writable, _ = select.select(
