@@ -1,137 +1,186 @@
 """Files as sources: JSON lines, and CSV with a header, each event as one line of JSON."""
 
-import csv
 import zlib
 from pathlib import Path
-from typing import IO, Final
+from typing import Final, Protocol
 
-import msgspec
-
-from edge_agent.core.refusal import EVENT_BYTES_MAX
+from edge_agent.adapters.followed_file import BLOCK_BYTES, FileMarks, FollowedFile
+from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
+from edge_agent.core.csv_records import CsvRecords
+from edge_agent.core.line_splitting import KEPT_BYTES, LineSplitter
 from edge_agent.errors import SourceError
 from edge_agent.ports import Source
 
-BLOCK_BYTES: Final = 262_144  # bytes read at once
 CHUNK_BYTES_MAX: Final = 4_194_304  # bytes of lines handed out at once; bounds a flush whose events are all long
-_KEPT_BYTES: Final = EVENT_BYTES_MAX + 1  # bytes kept of a longer line: enough to see that it is too long
+BOM: Final = b"\xef\xbb\xbf"
 
 
-def open_source(path: Path, *, follow: bool) -> Source:
-    """Open a file by its ending. With `follow`, lines appended later are events too. Raises SourceError."""
+def open_source(path: Path, *, follow: bool, marks: FileMarks | None = None) -> Source:
+    """Open a file by its ending: `.csv`, else JSON lines, both also packed as `.gz` or `.zst`.
+
+    With `follow`, lines appended later are events too, also those of files that take its place; `marks` lets a restart
+    find these again. Raises SourceError.
+    """
+    is_csv = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".csv")
     try:
-        return CsvSource(path) if path.suffix == ".csv" else LineSource(path, follow=follow)
+        blocks: Blocks = FollowedFile(path, marks or FileMarks()) if follow else WholeFile(path)
     except OSError as error:
         raise SourceError(f"source {path}: expected a readable file: {error.strerror}") from error
+    return FileReader(path, blocks, CsvRecords() if is_csv else None)
 
 
 def first_line_crc32(path: Path) -> int:
     """Return what tells one source from another: the checksum of its first line. Raises SourceError."""
     try:
         with open(path, "rb") as file:
-            return zlib.crc32(file.readline(_KEPT_BYTES))
+            return zlib.crc32(file.readline(KEPT_BYTES))
     except OSError as error:
         raise SourceError(f"source {path}: expected a readable file: {error.strerror}") from error
 
 
-class LineSource:
-    """Lines of a file. The newline that ends the last line begins no further event; an empty line between is one."""
+class Blocks(Protocol):
+    """Bytes of one file, or of several one after the other. May raise OSError, and what a packed file raises."""
 
-    def __init__(self, path: Path, *, follow: bool) -> None:
-        self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115 - open as long as the process
-        self._follow = follow
-        self._lines: list[bytes] = []
-        self._next = 0
-        self._rest = b""
-        self._has_rest = False
+    trouble: str | None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no more will come."""
+        ...
+
+    def start(self, seq: int) -> int:
+        """Go to the file that event `seq` is in, and return the number of its first event."""
+        ...
+
+    def begin(self, first_seq: int) -> None:
+        """Hear that the present file's first event was read and has this number, before it is handed out."""
+        ...
+
+    def read(self) -> bytes | None:
+        """Return the next bytes, none when there are none yet, None at the end of a file."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+class WholeFile:
+    """Implements `Blocks` for a file that is read once, from its beginning to its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.trouble: str | None = None
         self.at_end = False
+        self._file: Bytes = open_packed(path) if path.suffix in PACKED else open(path, "rb")  # noqa: SIM115
+
+    def start(self, seq: int) -> int:
+        """Return 0: it is the only file."""
+        return 0
+
+    def begin(self, first_seq: int) -> None:
+        """Nothing is to be remembered."""
+
+    def read(self) -> bytes | None:
+        """Return the next bytes, None at the end."""
+        block = self._file.read(BLOCK_BYTES)
+        self.at_end = not block
+        return block or None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class FileReader:
+    """Implements `ports.Source`. The newline that ends the last line begins no further event; an empty line is one.
+
+    A byte order mark is not part of the first line. A line that was cut off by the end of its file is an event.
+    """
+
+    def __init__(self, path: Path, blocks: Blocks, records: CsvRecords | None) -> None:
+        self.at_end = False
+        self._path = path
+        self._blocks = blocks
+        self._records = records
+        self._splitter = LineSplitter()
+        self._events: list[bytes] = []
+        self._next = 0
+        self._read_upto = 0  # number of the first event that was not read yet
+        self._is_started = False
+        self._is_fresh = True  # no line of the present file was read yet
+        self._is_begun = False  # an event of the present file was read
+
+    @property
+    def trouble(self) -> str | None:
+        """The last thing that went wrong, where it says something about the present."""
+        return self._blocks.trouble
 
     def read(self, events_max: int) -> list[bytes]:
+        """Return the next events. Raises SourceError when the file can be read no further."""
+        if not self._is_started:
+            self.skip(0)
         taken: list[bytes] = []
         size = 0
         while len(taken) < events_max and size < CHUNK_BYTES_MAX:
-            if self._next == len(self._lines) and not self._fill():
+            if self._next == len(self._events) and not self._fill():
                 break
-            part = self._lines[self._next : self._next + events_max - len(taken)]
+            part = self._events[self._next : self._next + events_max - len(taken)]
             self._next += len(part)
             size += sum(map(len, part))
             taken += part
         return taken
 
     def skip(self, events: int) -> int:
-        passed = 0
+        """Pass over the first events of all; return how many there were to pass over. Raises SourceError."""
+        passed = self._read_upto = self._blocks.start(events)
+        self._is_started = True
         while passed < events and (lines := self.read(events - passed)):
             passed += len(lines)
         return passed
 
     def close(self) -> None:
-        self._file.close()
+        self._blocks.close()
 
     def _fill(self) -> bool:
-        """Read on until there is a whole line; say whether there is one."""
-        while True:
-            block = self._file.read(BLOCK_BYTES)
-            if not block:
-                return self._finish()
-            first, *more = block.split(b"\n")
-            self._rest = (self._rest + first)[:_KEPT_BYTES]
-            self._has_rest = True
-            if more:
-                *whole, last = more
-                self._lines = [self._rest, *(line[:_KEPT_BYTES] for line in whole)]
-                self._next = 0
-                self._rest = last[:_KEPT_BYTES]
-                self._has_rest = bool(last)
+        """Read on until there is an event; say whether there is one."""
+        while not self.at_end:
+            try:
+                block = self._blocks.read()
+            except unreadable() as error:
+                raise SourceError(
+                    f"source {self._path}: damaged after event {self._read_upto}: {error}: put a whole file there"
+                ) from error
+            if block == b"":
+                return False
+            self._events, self._next = self._file_end() if block is None else self._part(block), 0
+            if self._events:
                 return True
+        return False
 
-    def _finish(self) -> bool:
-        """Follow, or hand out a last line that has no newline."""
-        if self._follow:
-            return False
-        self.at_end = True
-        if not self._has_rest:
-            return False
-        self._lines, self._next = [self._rest], 0
-        self._rest, self._has_rest = b"", False
-        return True
+    def _part(self, block: bytes) -> list[bytes]:
+        lines = self._splitter.feed(block)
+        events = self._records.feed(self._clean(lines)) if self._records is not None else self._clean(lines)
+        return self._counted(events)
 
+    def _file_end(self) -> list[bytes]:
+        """Take what has no newline, and be ready for another file's header."""
+        lines = [line for line in self._clean(self._splitter.finish()) if line]
+        if self._records is not None:
+            lines = [*self._records.feed(lines), *self._records.finish()]
+        events = self._counted(lines)
+        self._is_fresh, self._is_begun = True, False
+        self.at_end = self._blocks.at_end
+        return events
 
-class CsvSource:
-    """Records of a CSV file as JSON objects of text; an empty cell is a field that is not there."""
+    def _clean(self, lines: list[bytes]) -> list[bytes]:
+        if self._is_fresh and lines:
+            self._is_fresh = False
+            lines[0] = lines[0].removeprefix(BOM)
+        return lines
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] = open(path, newline="", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._records = csv.reader(self._file)
-        self._header = next(self._records, [])
-        self.at_end = False
-
-    def read(self, events_max: int) -> list[bytes]:
-        taken: list[bytes] = []
-        size = 0
-        while len(taken) < events_max and size < CHUNK_BYTES_MAX:
-            line = self._next_line()
-            if line is None:
-                self.at_end = True
-                break
-            taken.append(line)
-            size += len(line)
-        return taken
-
-    def skip(self, events: int) -> int:
-        passed = 0
-        while passed < events and self._next_line() is not None:
-            passed += 1
-        return passed
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _next_line(self) -> bytes | None:
-        try:
-            record = next(self._records)
-        except StopIteration:
-            return None
-        except csv.Error as error:
-            return msgspec.json.encode(f"not a CSV record: {error}")
-        if len(record) != len(self._header):
-            return msgspec.json.encode(record)  # an array is no event: it is refused and kept as it is
-        return msgspec.json.encode({name: cell for name, cell in zip(self._header, record, strict=True) if cell})
+    def _counted(self, events: list[bytes]) -> list[bytes]:
+        if events and not self._is_begun:
+            self._is_begun = True
+            self._blocks.begin(self._read_upto)
+        self._read_upto += len(events)
+        return events

@@ -1,0 +1,256 @@
+"""A file that is written on and now and then replaced: its bytes in order, over rotations and restarts.
+
+Events of a file have numbers, and a restart asks for those from a number on. So where each file begins is remembered in
+`FileMarks`, in this order:
+
+1. first event  of a new file is read; nothing of it is handed out.
+2. mark         which file it is, and the number of its first event, become durable. Crash before: the next start finds
+                the older file, reads it to its end and comes here again.
+3. hand out     Crash after: the next start finds the mark, and the file by its inode, or by its first bytes if it was
+                packed meanwhile.
+
+A file is left for the next one once the next has a byte and the old was read to its end after that: a writer opens the
+new file only when it is done with the old.
+"""
+
+import logging
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from contracts.malformed import MALFORMED
+from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
+from edge_agent.errors import SourceError
+from edge_agent.ports import Disk
+
+BLOCK_BYTES: Final = 262_144  # bytes read at once
+MARKS_MAX: Final = 64  # files remembered; a restart asks for events of the last few at most
+TAIL_BYTES: Final = 64  # bytes before our place that are compared, to notice a file that was cut and written anew
+HEAD_BYTES: Final = 1_024  # bytes at a file's beginning that tell it from others with the same inode
+# What logrotate, its `dateext` and Python's handlers append: `.1`, `-20260131`, `.2026-01-31_12-00`; and a packer.
+ROTATED: Final = re.compile(r"[.\-_]\d[\d\-_T:]*(\.gz|\.zst)?")
+
+_log = logging.getLogger(__name__)
+
+
+class FileMark(Struct, frozen=True, array_like=True):
+    """A file that event `first_seq` is the first of. Its inode may be used again, so its first bytes must fit too."""
+
+    first_seq: int
+    device: int
+    inode: int
+    head_bytes: int
+    head_crc32: int
+
+    def is_file(self, device: int, inode: int) -> bool:
+        """Say whether the inode is the file's."""
+        return (self.device, self.inode) == (device, inode)
+
+    def fits(self, head: bytes) -> bool:
+        """Say whether a file may begin so."""
+        return zlib.crc32(head[: self.head_bytes]) == self.head_crc32 and len(head) >= self.head_bytes
+
+
+class FileMarks:
+    """The newest marks, kept in a file of `disk`; without a disk they last as long as the process."""
+
+    def __init__(self, disk: Disk | None = None, name: str = "") -> None:
+        self._disk = disk
+        self._name = name
+        self.marks: tuple[FileMark, ...] = ()
+        if disk is not None and name in disk.names():
+            try:
+                self.marks = msgspec.json.decode(disk.read(name), type=tuple[FileMark, ...])
+            except MALFORMED as error:
+                raise SourceError(
+                    f"{name}: expected the places of a followed file: {error}: remove it, and the spool with it"
+                ) from error
+
+    def add(self, mark: FileMark) -> FileMark:
+        """Remember where a file begins, and return the mark; one that is there already is kept unless it says less."""
+        for old in self.marks:
+            if old.first_seq == mark.first_seq and old.is_file(mark.device, mark.inode):
+                if old.head_bytes >= mark.head_bytes:
+                    return old
+                break
+        others = [old for old in self.marks if old.first_seq != mark.first_seq]
+        self.marks = tuple(sorted((*others, mark), key=lambda known: known.first_seq))[-MARKS_MAX:]
+        if self._disk is not None:
+            self._disk.replace(self._name, msgspec.json.encode(self.marks))
+        return mark
+
+    def of(self, seq: int) -> FileMark | None:
+        """Return the mark of the file that event `seq` is in, or will be."""
+        return max((m for m in self.marks if m.first_seq <= seq), key=lambda m: m.first_seq, default=None)
+
+    def after(self, mark: FileMark) -> FileMark | None:
+        """Return the mark that follows another."""
+        return min((m for m in self.marks if m.first_seq > mark.first_seq), key=lambda m: m.first_seq, default=None)
+
+
+class FollowedFile:
+    """Implements `source_files.Blocks` for a file that others write to. Raises SourceError."""
+
+    at_end: Final = False
+    _head: bytes
+    _tail: bytes
+    _was_at_end: bool
+    _following: Path | None
+
+    def __init__(self, path: Path, marks: FileMarks) -> None:
+        self.trouble: str | None = None
+        self._path = path
+        self._marks = marks
+        self._current: FileMark | None = None
+        self._open(path)
+
+    def start(self, seq: int) -> int:
+        """Open the file that event `seq` is in, and return the number of its first event."""
+        mark = self._marks.of(seq)
+        if mark is not None:
+            found = self._found(mark)
+            self._file.close()
+            self._open(found)
+        elif self._marks.marks:
+            oldest = self._marks.marks[0].first_seq
+            raise SourceError(f"source {self._path}: events before number {oldest} were asked for: {_GONE}")
+        else:
+            # Remembered before a byte of it is read: it may be rotated before the first.
+            mark = self._marks.add(self._mark(0, _head_of(self._path)))
+        self._current = mark
+        return mark.first_seq
+
+    def begin(self, first_seq: int) -> None:
+        """Note that this file's first event is here and will be `first_seq` (step 2)."""
+        self._current = self._marks.add(self._mark(first_seq, self._head))
+
+    def _mark(self, first_seq: int, head: bytes) -> FileMark:
+        return FileMark(first_seq, self._status.st_dev, self._status.st_ino, len(head), zlib.crc32(head))
+
+    def read(self) -> bytes | None:
+        """Return the next bytes, none when there are none yet; None at the end of a file, and then the next begins."""
+        if self._following is not None:
+            self._file.close()
+            self._open(self._following)
+        # Looked for before the last bytes are read: all that goes to the old file is there before the new one has any.
+        is_left = self._is_left()
+        if self._was_at_end and self._is_cut():
+            self._say_cut()
+            self._following = self._path
+            return None
+        block = self._file.read(BLOCK_BYTES)
+        if block:
+            self._head = (self._head + block)[:HEAD_BYTES] if len(self._head) < HEAD_BYTES else self._head
+            self._tail = (self._tail + block)[-TAIL_BYTES:]
+        self._was_at_end = not block
+        if block or not is_left:
+            return block
+        self._following = self._next_file()
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self, path: Path) -> None:
+        self._plain = open(path, "rb") if path.suffix not in PACKED else None  # noqa: SIM115 - until the next
+        self._file: Bytes = self._plain or open_packed(path)
+        self._status = os.fstat(self._plain.fileno()) if self._plain is not None else path.stat()
+        self._following = None
+        self._head = self._tail = b""
+        self._was_at_end = False
+
+    def _is_left(self) -> bool:
+        """Say whether the writer is done with this file: there is a newer one with something in it."""
+        try:
+            newest = os.stat(self._path)
+        except FileNotFoundError:
+            return self._next_mark() is not None or bool(self._later())
+        if (newest.st_dev, newest.st_ino) == (self._status.st_dev, self._status.st_ino):
+            return False
+        return newest.st_size > 0 or self._next_mark() is not None or bool(self._later())
+
+    def _next_file(self) -> Path:
+        """Return the file that comes after the open one.
+
+        It is the one that came after it before a restart; else the oldest of those rotated away since then; else the
+        newest.
+        """
+        if (known := self._next_mark()) is not None:
+            return self._found(known)
+        return min(self._later(), default=(0, self._path))[1]
+
+    def _next_mark(self) -> FileMark | None:
+        return self._marks.after(self._current) if self._current is not None else None
+
+    def _later(self) -> list[tuple[int, Path]]:
+        """Return files, by when they were last written to, that were rotated away after the open one and not read."""
+        written_ns = (os.fstat(self._plain.fileno()) if self._plain is not None else self._status).st_mtime_ns
+        found = [(path.stat(), path) for path in self._rotated() if not self._is_known(path)]
+        return [(s.st_mtime_ns, path) for s, path in found if s.st_mtime_ns >= written_ns and s.st_size > 0]
+
+    def _rotated(self) -> list[Path]:
+        name = self._path.name
+        return [
+            path
+            for path in self._path.parent.iterdir()
+            if path.name.startswith(name) and ROTATED.fullmatch(path.name, len(name))
+        ]
+
+    def _is_known(self, path: Path) -> bool:
+        """Say whether a file was read, or is being read."""
+        status = path.stat()
+        if (status.st_dev, status.st_ino) == (self._status.st_dev, self._status.st_ino):
+            return True
+        head = _head_of(path)
+        if path.suffix in PACKED:
+            return any(mark.fits(head) for mark in self._marks.marks)
+        return any(mark.is_file(status.st_dev, status.st_ino) and mark.fits(head) for mark in self._marks.marks)
+
+    def _found(self, mark: FileMark) -> Path:
+        """Return where a file lies by now. Raises SourceError."""
+        for path in self._path.parent.iterdir():
+            status = path.stat()
+            if path.is_file() and mark.is_file(status.st_dev, status.st_ino) and mark.fits(_head_of(path)):
+                return path
+        for path in self._rotated():
+            if path.suffix in PACKED and mark.fits(_head_of(path)):
+                return path
+        raise SourceError(f"source {self._path}: the file with events from number {mark.first_seq} on: {_GONE}")
+
+    def _is_cut(self) -> bool:
+        """Say whether the file is no longer the one that was read: shorter, or with other bytes before our place."""
+        if self._plain is None or not self._tail:
+            return False
+        here, descriptor = self._plain.tell(), self._plain.fileno()
+        found = os.pread(descriptor, len(self._tail), here - len(self._tail))
+        return os.fstat(descriptor).st_size < here or found != self._tail
+
+    def _say_cut(self) -> None:
+        self.trouble = (
+            f"source {self._path}: it was cut while it was followed, and is read from its beginning; what was written "
+            "between the last look and the cut is missing: let the rotation rename it (logrotate: no copytruncate)"
+        )
+        _log.warning("%s", self.trouble)
+
+
+_GONE: Final = "it is no longer there: put it back beside the file, or give the agent another spool_dir"
+
+
+def _head_of(path: Path) -> bytes:
+    """Return a file's first bytes; of one that cannot be read, none."""
+    try:
+        file: Bytes = open_packed(path) if path.suffix in PACKED else open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError:
+        return b""
+    try:
+        return file.read(HEAD_BYTES)[:HEAD_BYTES]
+    except unreadable():
+        return b""
+    finally:
+        file.close()
