@@ -3,11 +3,13 @@
 FieldlakeError
 ├── IllegalStepError           a state machine was asked for a step that its table does not have: a defect of ours
 ├── RetrySafeError
-│   └── SpoolWriteError            the disk took no more; the group is kept in memory and written again
+│   ├── SpoolWriteError            the disk took no more; the group is kept in memory and written again
+│   └── HandoverError              an agent did not take an app's events; those that it did take it knows by number
 └── OperatorMustActError
     ├── ConfigError                the configuration file cannot be followed
     ├── BundleError                the bundle does not fit the configuration, or one of its files is not the one named
     ├── DetectorStateError         the saved detector is damaged, or of another version
+    ├── RefusedError               an agent refuses an app's events, and will when they come again
     ├── SourceError                the source cannot be read, or is not the one that the spool was filled from
     └── SpoolError                 the spool belongs to another device or source, or nothing of it can be read
 """
@@ -23,6 +25,10 @@ class SpoolWriteError(RetrySafeError):
     """The disk refused a write; what was to be written is still in memory."""
 
 
+class HandoverError(RetrySafeError):
+    """An agent did not take an app's events; sent again, those that it did take are known by their numbers."""
+
+
 class ConfigError(OperatorMustActError):
     """The configuration file cannot be followed."""
 
@@ -33,6 +39,10 @@ class BundleError(OperatorMustActError):
 
 class DetectorStateError(OperatorMustActError):
     """The saved detector is damaged, or of another version."""
+
+
+class RefusedError(OperatorMustActError):
+    """An agent refuses an app's events, and will when they come again."""
 
 
 class SourceError(OperatorMustActError):

@@ -15,7 +15,7 @@ from typer.main import get_command
 from contracts import edge_rules
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from contracts.topics import KAFKA_TOPICS
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttSource, SocketSource, Subscription
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
@@ -30,6 +30,11 @@ FIGURES_BEGIN: Final = "<!-- figures -->"
 FIGURES_END: Final = "<!-- /figures -->"
 CONFIGS: Final[dict[str, type[Struct]]] = {
     "edge_agent": AgentConfig,
+    'edge_agent, a source with `"kind": "file"`': FileSource,
+    'edge_agent, a source with `"kind": "socket"`': SocketSource,
+    'edge_agent, a source with `"kind": "http"`': HttpSource,
+    'edge_agent, a source with `"kind": "mqtt"`': MqttSource,
+    "edge_agent, a subscription of such a source": Subscription,
     "gateway": GatewayConfig,
     "lakehouse (ingest, maintenance)": LakeConfig,
     "flink_jobs.triggers.preselect": PreselectConfig,
