@@ -9,6 +9,8 @@ from msgspec import Struct
 from contracts.ports import Clock
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
+from edge_agent.core.link import LinkEvent
+from edge_agent.core.offers import Offered, SourceFailed
 from edge_agent.core.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
 from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Group, Spool
@@ -16,10 +18,12 @@ from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds
 from edge_agent.ports import Inbox, Uplink
+from edge_agent.reception import Reception
 from edge_agent.report import Report, wire_report
 
 STATUS_S: Final = 1.0  # s
 WRITE_RETRY_S: Final = 1.0  # s; a full disk does not empty faster
+PUSH_FLUSH_S: Final = 0.05  # s; what producers hand over meanwhile becomes durable with one sync
 WAIT_S_MAX: Final = 1.0  # s; the longest the loop sleeps
 
 _log = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ class Agent:
         intake: Intake,
         spool: Spool,
         feeds: Feeds,
+        reception: Reception,
         uplink: Uplink,
         inbox: Inbox,
         clock: Clock,
@@ -52,6 +57,8 @@ class Agent:
         self._intake = intake
         self._spool = spool
         self._feeds = feeds
+        self._reception = reception
+        self._push_s = 0.0
         self._inbox = inbox
         self._clock = clock
         self._memory_mb = memory_mb
@@ -74,6 +81,7 @@ class Agent:
 
     def run(self) -> Report:
         """Run until drained (if so configured) or stopped; return the last report."""
+        self._reception.start()
         while not self._stopping and not self._is_done():
             now = self._clock.monotonic_s()
             self._take_in(now)
@@ -82,13 +90,17 @@ class Agent:
             if now >= self._next_status_s:
                 self._next_status_s = now + STATUS_S
                 self._relieve()
+                if self._group is None and not self._is_full():
+                    self._append_if(self._taken({}))  # owed entries and idle windows, when no source is read
                 self._write_status(self.report())
             for event in self._inbox.take(self._wait_s(self._clock.monotonic_s())):
-                self._courier.on_event(event)
+                self._on_event(event)
+        self._reception.send_away("the agent stops")
         if self._group is not None:
             self._append(self._group)
         self._courier.close()
         self._feeds.close()
+        self._reception.close()
         report = self.report()
         self._write_status(report)
         return report
@@ -126,6 +138,7 @@ class Agent:
             ring_bytes=self._spool.size_bytes - self._spool.owed_bytes,
             given_up=self._step.name.lower(),
             last_error=self._last_error,
+            troubles=self._reception.troubles(),
             ack=self._courier.ack,
         )
 
@@ -139,27 +152,51 @@ class Agent:
         return self._courier.is_idle or self._courier.is_stuck
 
     def _take_in(self, now_s: float) -> None:
-        """Read what is due, make one group of it and put it into the spool; a full spool makes the sources wait."""
+        """Read and take what is due, make one group of it and put it into the spool; a full spool makes all wait."""
         if self._group is not None:
             if now_s >= self._retry_s:
                 self._append(self._group)
             return
-        if not self._is_due(now_s) or self._is_full():
+        if self._is_full():
+            self._reception.send_away("the spool is full: try again later")
+            return
+        if not self._is_due(now_s):
             return
         arrived = self._feeds.take(now_s)
+        lines = dict(arrived.lines)
+        for contract, pushed in self._reception.take().items():
+            lines[contract] = [*lines.get(contract, ()), *pushed]
+        self._push_s = now_s + PUSH_FLUSH_S
         if self._step >= Step.SLOW:
             self._retry_s = now_s + SLOW_FLUSH_S
-        ended = arrived.final - self._ended
-        group = self._intake.take(
-            arrived.lines, self._clock.now_ms(), final=ended, ends=self._feeds.is_done, step=self._step
-        )  # fmt: skip
+        self._append_if(self._taken(lines, arrived.final))
+
+    def _taken(self, lines: dict[str, list[bytes]], final: frozenset[str] = frozenset()) -> Group | None:
+        ended = final - self._ended
         self._ended |= ended
+        return self._intake.take(
+            lines,
+            self._clock.now_ms(),
+            final=ended,
+            ends=self._feeds.is_done and not self._reception.has_sources,
+            step=self._step,
+            producers=self._reception.producers,
+        )
+
+    def _append_if(self, group: Group | None) -> None:
+        """Put a group into the spool; without one, all that was taken is durable already."""
         if group is not None:
             self._append(group)
+        else:
+            self._reception.settle()
 
     def _is_due(self, now_s: float) -> bool:
-        due_s = self._feeds.due_s
-        return due_s is not None and now_s >= max(due_s, self._retry_s)
+        due_s = self._next_take_s()
+        return due_s is not None and now_s >= due_s
+
+    def _next_take_s(self) -> float | None:
+        times = [t for t in (self._feeds.due_s, self._push_s if self._reception.is_waiting else None) if t is not None]
+        return max(min(times), self._retry_s) if times else None
 
     def _is_full(self) -> bool:
         return self._spool.owed_bytes >= self._spool.quota_bytes
@@ -174,6 +211,7 @@ class Agent:
             return
         self._group = None
         self._courier.add(pending)
+        self._reception.settle()
 
     def _relieve(self) -> None:
         """Give up what the disk has no room for, in the order of the ladder, and take it up again."""
@@ -200,9 +238,18 @@ class Agent:
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
         if self._group is not None:
             times.append(self._retry_s)
-        elif (due_s := self._feeds.due_s) is not None and not self._is_full():
-            times.append(max(due_s, self._retry_s))
+        elif (due_s := self._next_take_s()) is not None and not self._is_full():
+            times.append(due_s)
         return max(0.0, min(times) - now_s)
+
+    def _on_event(self, event: LinkEvent) -> None:
+        match event:
+            case Offered():
+                self._reception.offer(event)
+            case SourceFailed():
+                self._say(f"source {event.source} has stopped: {event.reason}")
+            case _:
+                self._courier.on_event(event)
 
     def _say(self, message: str) -> None:
         if message != self._last_error:

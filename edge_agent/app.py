@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -14,19 +14,30 @@ import msgspec
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
+from edge_agent.adapters.followed_file import FileMarks
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.process import WallClock, pss_mb
-from edge_agent.adapters.source_files import first_line_crc32, open_source
+from edge_agent.adapters.source_files import first_line_crc32, is_csv, open_source
 from edge_agent.agent import Agent, Settings
-from edge_agent.config import AgentConfig
+from edge_agent.config import (
+    AgentConfig,
+    FileSource,
+    HttpSource,
+    MqttSource,
+    PushedSource,
+    SocketSource,
+    contracts_of,
+)
 from edge_agent.core.identity import FORMAT, Identity, open_spool
-from edge_agent.core.intake import Intake
+from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.link import Wake
+from edge_agent.core.producers import Producers
 from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Spool
 from edge_agent.errors import SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
-from edge_agent.ports import Source
+from edge_agent.ports import PushSource, Source
+from edge_agent.reception import Reception
 from edge_agent.report import Report
 
 KEY_FILE: Final = "spool.key"
@@ -35,38 +46,32 @@ KEY_FILE: Final = "spool.key"
 def run(config: AgentConfig) -> int:
     """Run an agent until it is done or told to stop by SIGTERM or SIGINT; print its ledger; return the exit code."""
     clock = WallClock()
-    path = Path(config.source.file)
-    wanted = Identity(
-        config.device, config.source.contract, first_line_crc32(path), clock.now_ms() // 1_000, format=FORMAT
-    )
-    bundle_dir = Path(config.bundle_dir)
-    bundle = bundle_files.load(bundle_dir)
+    rng = random.SystemRandom()
+    files = {source.contract: source for source in config.sources if isinstance(source, FileSource)}
+    disk = FolderDisk(Path(config.spool_dir))
     spool = open_spool(
-        FolderDisk(Path(config.spool_dir)),
-        wanted,
+        disk,
+        _identity(config.device, files, clock.now_ms()),
         open_cipher(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE)),
         Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
         config.spool.quota_bytes,
     )
-    plan = bundle_files.plan_of(
-        bundle,
-        bundle_dir,
-        device=config.device,
-        shard=config.shard,
-        epoch=spool.epoch,
-        streams={config.source.contract: path.suffix == ".csv"},
-        stores=config.spool.ring_hours > 0,
-    )
-    intake = Intake(plan, spool.recovered.newest)
-    source = open_source(path, follow=not config.until_drained)
-    resume(intake, spool, {config.source.contract: source})
+    intake = Intake(_plan(config, spool.epoch), spool.recovered.newest)
     inbox = QueueInbox()
-    uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox)
-    feed = Feed(config.source.contract, source, config.source.rate_events_per_s, config.flush_interval_ms / 1_000)
+    reception = Reception(
+        [_pushed(source, inbox, clock, rng.random) for source in config.sources if not isinstance(source, FileSource)],
+        {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
+        spool.recovered.newest.producers if spool.recovered.newest is not None else Producers(),
+    )
+    sources = {contract: _file(source, disk) for contract, source in files.items()}
+    resume(intake, spool, sources)
+    flush_interval_s = config.flush_interval_ms / 1_000
+    feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)
     agent = Agent(
-        Settings(config.device, config.until_drained), intake, spool, Feeds((feed,)), uplink, inbox, clock,
-        random.SystemRandom().random, pss_mb, lambda report: write_status(status, report),
+        Settings(config.device, config.until_drained), intake, spool, feeds, reception,
+        MqttUplink(config.mqtt, config.device, config.shard, inbox), inbox, clock, rng.random, pss_mb,
+        lambda report: write_status(status, report),
     )  # fmt: skip
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -79,6 +84,48 @@ def run(config: AgentConfig) -> int:
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     sys.stdout.flush()
     return agent.exit_code(report)
+
+
+def _identity(device: str, files: Mapping[str, FileSource], now_ms: int) -> Identity:
+    # A followed file is one of several, of which the first may be gone.
+    sources = {name: first_line_crc32(Path(file.file)) for name, file in files.items() if not file.follow}
+    return Identity(device, now_ms // 1_000, sources, FORMAT)
+
+
+def _plan(config: AgentConfig, epoch: int) -> Plan:
+    folder = Path(config.bundle_dir)
+    texts = {source.contract for source in config.sources if isinstance(source, FileSource) and is_csv(source.file)}
+    return bundle_files.plan_of(
+        bundle_files.load(folder),
+        folder,
+        device=config.device,
+        shard=config.shard,
+        epoch=epoch,
+        streams={name: name in texts for source in config.sources for name in contracts_of(source)},
+        stores=config.spool.ring_hours > 0,
+    )
+
+
+def _file(source: FileSource, disk: FolderDisk) -> Source:
+    marks = FileMarks(disk, f"followed-{source.name}.json") if source.follow else None
+    return open_source(Path(source.file), follow=source.follow, marks=marks)
+
+
+def _pushed(config: PushedSource, inbox: QueueInbox, clock: WallClock, rng: Callable[[], float]) -> PushSource:
+    """Open a source that is pushed to; each brings modules that only it needs. Raises ConfigError, SourceError."""
+    match config:
+        case SocketSource():
+            from edge_agent.adapters.socket_source import open_socket_source
+
+            return open_socket_source(config, inbox.put, clock.monotonic_s)
+        case HttpSource():
+            from edge_agent.adapters.http_source import open_http_source
+
+            return open_http_source(config, inbox.put, clock.monotonic_s)
+        case MqttSource():
+            from edge_agent.adapters.mqtt_source import MqttReceiver
+
+            return MqttReceiver(config, inbox.put, rng)
 
 
 def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source]) -> None:

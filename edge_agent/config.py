@@ -30,14 +30,6 @@ class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
     key_file: str
 
 
-class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file to replay: `.csv` with a header line, anything else as JSON lines. Rate 0 is as fast as it goes."""
-
-    file: str
-    contract: str
-    rate_events_per_s: float = 0.0
-
-
 class SpoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What the device keeps on disk. The spool's blocks are sealed with the key in `key_file`, made at the first start.
 
@@ -129,9 +121,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bundle_dir: str
     spool_dir: str
     status_file: str
-    source: SourceConfig
+    sources: tuple[AnySource, ...]
     spool: SpoolConfig = SpoolConfig()
-    sources: tuple[AnySource, ...] = ()
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
 
@@ -158,8 +149,8 @@ def check(config: AgentConfig, label: str) -> None:
         raise ConfigError(
             f"{label}: expected shard >= 0 and a port up to {PORT_MAX}, found {config.shard}, {config.mqtt.port}"
         )
-    if config.flush_interval_ms < 1 or not 0 <= config.source.rate_events_per_s < float("inf"):
-        raise ConfigError(f"{label}: expected flush_interval_ms >= 1 and rate_events_per_s >= 0")
+    if config.flush_interval_ms < 1:
+        raise ConfigError(f"{label}: expected flush_interval_ms >= 1, found {config.flush_interval_ms}")
     spool = config.spool
     if not 0 <= spool.ring_hours <= RING_HOURS_MAX or spool.ring_bytes < 0 or spool.quota_bytes < QUOTA_BYTES_MIN:
         raise ConfigError(
@@ -167,11 +158,21 @@ def check(config: AgentConfig, label: str) -> None:
             f"{QUOTA_BYTES_MIN}, found {spool.ring_hours}, {spool.ring_bytes}, {spool.quota_bytes}"
         )
     check_sources(config.sources, label)
+    if config.until_drained and not all(isinstance(one, FileSource) and not one.follow for one in config.sources):
+        raise ConfigError(f"{label}: until_drained: expected files that are not followed: other sources never end")
 
 
 def check_sources(sources: tuple[AnySource, ...], label: str) -> None:
     """Raise ConfigError when the sources cannot stand beside each other, or one of them not at all."""
+    if not sources:
+        raise ConfigError(f"{label}: sources: expected at least one")
     names = [source.name for source in sources]
+    files = [source.contract for source in sources if isinstance(source, FileSource)]
+    pushed = {contract for source in sources for contract in contracts_of(source) if not isinstance(source, FileSource)}
+    if len(set(files)) != len(files) or pushed & set(files):
+        raise ConfigError(
+            f"{label}: sources: expected a file's contract to be of no other source, found {sorted(files)}"
+        )
     if len(names) > SOURCES_MAX or len(set(names)) != len(names):
         raise ConfigError(f"{label}: sources: expected up to {SOURCES_MAX} of different names, found {names}")
     for source in sources:
@@ -188,6 +189,17 @@ def check_sources(sources: tuple[AnySource, ...], label: str) -> None:
                 _check_port(source.port, at)
             case MqttSource():
                 _check_mqtt(source, at)
+
+
+def contracts_of(source: AnySource) -> tuple[str, ...]:
+    """Return the contracts whose events a source brings."""
+    match source:
+        case FileSource():
+            return (source.contract,)
+        case MqttSource():
+            return tuple(dict.fromkeys(subscription.contract for subscription in source.subscriptions))
+        case _:
+            return source.contracts
 
 
 def is_loopback(host: str) -> bool:

@@ -25,7 +25,7 @@ class Report(Struct, frozen=True):
 
     `pending_batches` in memory and `waiting_segments` on disk are what the lake is not known to hold; `held_batches` of
     these are not sent again before a restart. `spool_bytes` are not in the lake yet, `ring_bytes` are and stay a while.
-    `given_up` is the step of `core.pressure` that a short disk has led to.
+    `troubles` are of sources. `given_up` is the step of `core.pressure` that a short disk has led to.
     """
 
     device: str
@@ -46,6 +46,7 @@ class Report(Struct, frozen=True):
     ring_bytes: int
     given_up: str
     last_error: str | None
+    troubles: list[str]
     ack: AckDocument | None
 
 

@@ -21,12 +21,16 @@ def open_source(path: Path, *, follow: bool, marks: FileMarks | None = None) -> 
     With `follow`, lines appended later are events too, also those of files that take its place; `marks` lets a restart
     find these again. Raises SourceError.
     """
-    is_csv = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".csv")
     try:
         blocks: Blocks = FollowedFile(path, marks or FileMarks()) if follow else WholeFile(path)
     except OSError as error:
         raise SourceError(f"source {path}: expected a readable file: {error.strerror}") from error
-    return FileReader(path, blocks, CsvRecords() if is_csv else None)
+    return FileReader(path, blocks, CsvRecords() if is_csv(path.name) else None)
+
+
+def is_csv(name: str) -> bool:
+    """Say whether a file of this name is read as CSV, packed or not: all its values are text."""
+    return name.removesuffix(".gz").removesuffix(".zst").endswith(".csv")
 
 
 def first_line_crc32(path: Path) -> int:

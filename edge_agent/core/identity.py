@@ -16,12 +16,11 @@ FORMAT: Final = 2  # of the spool's files
 
 
 class Identity(Struct, frozen=True):
-    """Whose spool it is. `source_crc32` is over the source's first line: in another file numbers mean other events."""
+    """Whose spool it is. `sources` are checksums by contract: in another file the same numbers mean other events."""
 
     device: str
-    contract: str
-    source_crc32: int
     epoch: int
+    sources: dict[str, int] = {}
     format: int = 1  # what a file without the field has
 
 
@@ -52,9 +51,13 @@ def open_spool(
             f"spool: {IDENTITY_FILE} has format {found.format}, this agent writes {FORMAT}: drain it with the agent "
             "that wrote it, then move the folder away"
         )
-    if msgspec.structs.replace(found, epoch=0) != msgspec.structs.replace(wanted, epoch=0):
+    others = {name: crc32 for name, crc32 in wanted.sources.items() if found.sources.get(name, crc32) != crc32}
+    if found.device != wanted.device or others:
         raise SpoolError(
-            f"spool of {found.device}, contract {found.contract}, source {found.source_crc32:#010x}: asked for "
-            f"{wanted.device}, {wanted.contract}, {wanted.source_crc32:#010x}: give each source a spool_dir of its own"
+            f"spool of {found.device}, sources {found.sources}: asked for {wanted.device}, {wanted.sources}: give each "
+            "device, and a file that takes the place of another, a spool_dir of its own"
         )
+    if not wanted.sources.keys() <= found.sources.keys():
+        known = msgspec.structs.replace(found, sources={**found.sources, **wanted.sources})
+        disk.replace(IDENTITY_FILE, msgspec.json.encode(known))
     return Spool(disk, found.epoch, recover(disk, names), cipher, retention, quota_bytes)

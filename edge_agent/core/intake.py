@@ -17,6 +17,7 @@ from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
 from edge_agent.core.owed import Owed
 from edge_agent.core.pressure import Step
+from edge_agent.core.producers import Producers
 from edge_agent.core.record import BatchRef, Meta, Settled, StoredRef
 from edge_agent.core.replay import Replayed
 from edge_agent.core.sealing import SealedBatch, Sealer
@@ -63,6 +64,7 @@ class Intake:
         self._other_seq = {name: seq for name, seq in next_seq.items() if name not in self._sealers}
         self._number = newest.number + 1 if newest is not None else 0
         self._topic = topics.up(plan.shard, plan.device)
+        self._producers = newest.producers if newest is not None else Producers()
         self._owed = Owed(newest.owed if newest is not None else ())
 
     def next_seq(self, contract: str) -> int:
@@ -104,18 +106,21 @@ class Intake:
         final: Collection[str] = (),
         ends: bool = False,
         step: Step = Step.NONE,
+        producers: Producers | None = None,
     ) -> Group | None:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
         The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step`
-        says what has to be given up.
+        says what has to be given up. `producers` is what holds once the lines are durable.
         """
-        parts = [
-            (stream, stream.take(lines.get(name, ()), final=name in final, step=step))
-            for name, stream in self._streams.items()
-            if lines.get(name) or name in final
-        ]
+        if producers is not None:
+            self._producers = producers
+        parts: list[tuple[Stream, Taken]] = []
+        for name, stream in self._streams.items():
+            closes = name in final or stream.is_idle(sealed_at_ms)
+            if closes or lines.get(name):
+                parts.append((stream, stream.take(lines.get(name, ()), final=closes, now_ms=sealed_at_ms, step=step)))
         batches: list[SealedBatch] = []
         stored: list[StoredRows] = []
         for stream, taken in parts:
@@ -215,6 +220,7 @@ class Intake:
             owed=self._owed.explained,
             explained=explained,
             sealed_at_ms=now_ms,
+            producers=self._producers,
         )
         self._number += 1
         return meta

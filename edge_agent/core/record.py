@@ -28,6 +28,7 @@ from msgspec import Struct
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Explained, Wire
 from edge_agent.core.marks import WindowMark
+from edge_agent.core.producers import Producers
 
 SEGMENT_MAGIC: Final = b"FLSP"
 FRAME_MAGIC: Final = b"FLRC"
@@ -86,7 +87,8 @@ class Meta(Struct, frozen=True, array_like=True):
 
     `next_seq` is, per stream, the first number that neither this record nor one before it accounts for. `owed` are the
     ledger entries of this record and of those before it that no ledger batch holds yet; `explained` are the entries in
-    this record's ledger batch. `times_us` is the first and last event time by stream.
+    this record's ledger batch. `times_us` is the first and last event time by stream. `producers` says which events of
+    those that are handed over the spool accounts for.
     """
 
     number: int
@@ -101,6 +103,7 @@ class Meta(Struct, frozen=True, array_like=True):
     sealed_at_ms: int = 0
     stored: tuple[StoredRef, ...] = ()
     times_us: dict[str, tuple[int, int]] = {}
+    producers: Producers = Producers()
 
 
 class Indexed(Struct, frozen=True, array_like=True):

@@ -21,6 +21,7 @@ from edge_agent.core.window_rows import rows_of
 from edge_agent.core.windows import Windows
 
 DISK_FULL: Final = "disk_full"
+IDLE_MS: Final = 120_000  # ms; the windows of a stream that has gone quiet close, and let go of their segments
 
 
 class StreamPlan(Struct, frozen=True):
@@ -70,6 +71,7 @@ class Stream:
         self._device = device
         self._reader = Reader(plan.source, lax=plan.lax)
         self._windows = Windows(plan.windows, marks) if plan.windows else None
+        self._newest_ms: int | None = None  # when the newest events came, while windows are open
 
     @property
     def resume_seq(self) -> int:
@@ -96,7 +98,12 @@ class Stream:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return self._windows is None or self._windows.is_whole()
 
-    def take(self, lines: Sequence[bytes], *, final: bool, step: Step = Step.NONE) -> Taken:
+    def is_idle(self, now_ms: int) -> bool:
+        """Say whether windows are open and nothing has come for so long that nobody should wait for them."""
+        # A clock that was set back must not keep them open until it has caught up.
+        return self._newest_ms is not None and abs(now_ms - self._newest_ms) > IDLE_MS
+
+    def take(self, lines: Sequence[bytes], *, final: bool, now_ms: int, step: Step = Step.NONE) -> Taken:
         """Account for the stream's next lines, of which there may be none.
 
         `final` closes all windows. So does a disk on which time is short: open windows hold on to the segments that
@@ -104,6 +111,8 @@ class Stream:
         """
         if step >= Step.DROP and self.plan.sheds:
             return self._shed(lines)
+        if lines:
+            self._newest_ms = now_ms
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
         verdict = self.plan.filter.decide(checked.events)
@@ -111,6 +120,8 @@ class Stream:
         if self._windows is not None:
             closed = self._windows.add(self._readings(checked.events, verdict.keep, verdict.windowed))
             closed.extend(self._windows.close_all() if final or step >= Step.SLOW else ())
+        if not self.marks:
+            self._newest_ms = None
         kept = select(checked.events, verdict.keep)
         self.next_seq = first_seq + len(lines)
         return Taken(

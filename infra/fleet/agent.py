@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from contracts.errors import OperatorMustActError, RetrySafeError
 from contracts.topics import is_origin
-from edge_agent.config import AgentConfig, MqttConfig, SourceConfig
+from edge_agent.config import AgentConfig, FileSource, MqttConfig
 from edge_agent.environment import AGENT_ENVIRONMENT
 from infra.launcher.certificates import issue_device_certificate
 from infra.launcher.endpoints import Endpoints
@@ -66,9 +66,7 @@ def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
         bundle_dir=str(bundle_dir),
         spool_dir=str(home / "spool"),
         status_file=str(home / "status.json"),
-        source=SourceConfig(
-            file=str(replay.file.resolve()), contract=replay.contract, rate_events_per_s=replay.rate_events_per_s
-        ),
+        sources=(FileSource("replay", str(replay.file.resolve()), replay.contract, replay.rate_events_per_s),),
         flush_interval_ms=replay.flush_interval_ms,
         until_drained=True,
     )
@@ -95,7 +93,8 @@ def _refuse_beside_unfinished(home: Path, device: str) -> None:
         status = other / "status.json"
         # Not by the streams' watermarks alone: open windows and ledger entries wait in the spool without a number yet.
         if not status.exists() or not msgspec.json.decode(status.read_bytes())["drained"]:
-            file = msgspec.json.decode((other / "agent.json").read_bytes(), type=AgentConfig).source.file
+            sources = msgspec.json.decode((other / "agent.json").read_bytes(), type=AgentConfig).sources
+            file = ", ".join(source.file for source in sources if isinstance(source, FileSource))
             raise OperatorMustActError(
                 f"device {device!r}: its replay of {file} is not drained: run that one to its end first, "
                 f"replay this file under another --device, or delete {other}"

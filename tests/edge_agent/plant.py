@@ -298,7 +298,7 @@ class AgentProcess:
             "bundle_dir": str(bundle_dir),
             "spool_dir": str(self.spool_dir),
             "status_file": str(self.status_file),
-            "source": {"file": str(self.source_file), "contract": "telemetry", "rate_events_per_s": 0},
+            "sources": [{"kind": "file", "name": "replay", "file": str(self.source_file), "contract": "telemetry"}],
             "until_drained": True,
         }
         self._process: subprocess.Popen[str] | None = None

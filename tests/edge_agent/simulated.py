@@ -19,16 +19,18 @@ from edge_agent.core.filtering import Filter
 from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.core.producers import Producers
 from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Spool
 from edge_agent.core.stream import StreamPlan
 from edge_agent.feeds import Feed, Feeds
+from edge_agent.reception import Reception
 from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
 from tests.edge_agent.worlds import Crash, MemoryDisk
 
 DEVICE = "device"
-WANTED = Identity(DEVICE, "telemetry", 1, 1, format=FORMAT)
+WANTED = Identity(DEVICE, 1, {"telemetry": 1}, FORMAT)
 MODEL = Model("sim", "1", "m.onnx", "", SENSORS, 60.0, 8)
 
 
@@ -162,13 +164,14 @@ class World:
         resume(intake, spool, {"telemetry": source})
         feeds = Feeds((Feed("telemetry", source, self.events_per_s, 0.2),))
         settings = Settings(DEVICE, until_drained=not followed)
+        reception = Reception((), (), Producers())
         return Agent(
-            settings, intake, spool, feeds, self, self, self, self.rng.random, lambda: None, self._status
+            settings, intake, spool, feeds, reception, self, self, self, self.rng.random, lambda: None, self._status
         )  # fmt: skip
 
     def spool(self) -> Spool:
         """Open what is on the disk."""
-        wanted = Identity(DEVICE, "telemetry", 1, self.now_ms() // 1_000, format=FORMAT)
+        wanted = Identity(DEVICE, self.now_ms() // 1_000, {"telemetry": 1}, FORMAT)
         return open_spool(self.disk, wanted, LibraryCipher(bytes(KEY_BYTES), self.rng.randbytes), self.retention)
 
     def crash(self) -> None:

@@ -10,7 +10,7 @@ from edge_agent import config
 from edge_agent.config import FileSource, HttpSource, MqttSource, SocketSource, Subscription, is_topic_filter
 from edge_agent.errors import ConfigError
 
-FILE = {"kind": "file", "name": "log", "file": "events.csv", "contract": "clicks", "follow": True}
+FILE = {"kind": "file", "name": "log", "file": "events.csv", "contract": "purchases", "follow": True}
 SOCKET = {"kind": "socket", "name": "apps", "path": "/run/agent.sock", "contracts": ["clicks"], "uids": [1000]}
 HTTP = {"kind": "http", "name": "web", "port": 8640, "contracts": ["clicks"], "token_file": "token"}
 TOPIC = {"topic": "halle/+", "contract": "telemetry", "number_field": "n", "producer_field": "boot"}
@@ -29,7 +29,7 @@ def load(folder: Path, *sources: dict[str, Any]) -> tuple[config.AnySource, ...]
     path.write_bytes(
         msgspec.json.encode({
             "device": "d", "shard": 0, "mqtt": broker, "bundle_dir": "", "spool_dir": "", "status_file": "",
-            "source": {"file": "f", "contract": "c"}, "sources": sources,
+            "sources": sources,
         })
     )  # fmt: skip
     return config.load(path).sources
@@ -38,7 +38,7 @@ def load(folder: Path, *sources: dict[str, Any]) -> tuple[config.AnySource, ...]
 def test_each_kind_is_parsed_into_its_own_values(tmp_path: Path) -> None:
     found = load(tmp_path, FILE, SOCKET, HTTP, MQTT)
     assert found == (
-        FileSource("log", "events.csv", "clicks", follow=True),
+        FileSource("log", "events.csv", "purchases", follow=True),
         SocketSource("apps", "/run/agent.sock", ("clicks",), (1000,)),
         HttpSource("web", 8640, ("clicks",), "token"),
         MqttSource(str(MQTT["name"]), "localhost", "a", (Subscription("halle/+", "telemetry", "n", "boot"),)),

@@ -75,6 +75,9 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         open_source(tmp_path / "none", follow=False)
 
 
+FILE = {"kind": "file", "name": "f", "file": "f", "contract": "c"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -83,13 +86,18 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         ({"flush_interval_ms": 0}, "flush_interval_ms"),
         ({"colour": "red"}, "colour"),
         ({"shard": "x"}, "int"),
+        ({"sources": []}, "at least one"),
+        ({"sources": [FILE, FILE | {"name": "g"}]}, "of no other source"),
+        ({"sources": [FILE | {"follow": True}], "until_drained": True}, "never end"),
+        ({"spool": {"ring_hours": -1}}, "ring_hours"),
+        ({"spool": {"quota_bytes": 1}}, "quota_bytes"),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(change: dict[str, object], said: str, tmp_path: Path) -> None:
     mqtt = {"host": "h", "port": 1, "ca_file": "", "cert_file": "", "key_file": ""}
     good = {
         "device": "d", "shard": 0, "mqtt": mqtt, "bundle_dir": "", "spool_dir": "", "status_file": "",
-        "source": {"file": "f", "contract": "c"},
+        "sources": [FILE],
     }  # fmt: skip
     path = tmp_path / "agent.json"
     path.write_bytes(msgspec.json.encode(good))

@@ -34,7 +34,7 @@ from edge_agent.ports import Disk
 from tests.edge_agent.worlds import Crash, MemoryDisk
 
 NOW_MS = 10**9
-WANTED = Identity("device", "telemetry", 7, 100, format=FORMAT)
+WANTED = Identity("device", 100, {"telemetry": 7}, FORMAT)
 
 
 def group(number: int, size: int = 20) -> Group:
@@ -85,7 +85,7 @@ def rotted(data: bytes, at: int, bit: int = 4) -> bytes:
 
 def test_what_was_appended_is_found_with_its_epoch(disk: Disk) -> None:
     filled(disk, 3)
-    spool = open_spool(disk, Identity("device", "telemetry", 7, 999, format=FORMAT))
+    spool = open_spool(disk, Identity("device", 999, {"telemetry": 7}, FORMAT))
     assert spool.epoch == 100
     assert numbers(spool) == [0, 1, 2]
     pending, damages = loaded(spool)
@@ -284,13 +284,17 @@ def test_a_start_reads_the_ends_of_finished_segments_and_nothing_else(monkeypatc
 
 def test_the_spool_of_another_device_or_source_is_refused(disk: Disk) -> None:
     filled(disk, 1)
-    for other in (
-        Identity("x", "telemetry", 7, 1, format=FORMAT),
-        Identity("device", "clicks", 7, 1, format=FORMAT),
-        Identity("device", "telemetry", 8, 1, format=FORMAT),
-    ):
+    for other in (Identity("x", 1, {"telemetry": 7}, FORMAT), Identity("device", 1, {"telemetry": 8}, FORMAT)):
         with pytest.raises(SpoolError, match="spool_dir of its own"):
             open_spool(disk, other)
+
+
+def test_a_source_that_joins_later_is_remembered(disk: Disk) -> None:
+    filled(disk, 1)
+    open_spool(disk, Identity("device", 1, {"clicks": 3}, FORMAT))
+    assert open_spool(disk, WANTED).epoch == 100
+    with pytest.raises(SpoolError, match="spool_dir of its own"):
+        open_spool(disk, Identity("device", 1, {"clicks": 4}, FORMAT))
 
 
 def test_the_spool_of_an_older_agent_is_refused(disk: Disk) -> None:

@@ -52,7 +52,7 @@ def test_a_puback_frees_nothing(agent: AgentProcess, lake: LakeClient) -> None:
 
 def test_kill_9_of_agent_and_broker_costs_nothing(agent: AgentProcess, broker: Broker, lake: LakeClient) -> None:
     fill(agent, 3_000)
-    agent.config["source"]["rate_events_per_s"] = 1_500
+    agent.config["sources"][0]["rate_events_per_s"] = 1_500
     agent.start()
     eventually(lambda: lake.lake.received > 3, "some batches arrived")
     agent.kill()
@@ -69,7 +69,7 @@ def test_kill_9_of_agent_and_broker_costs_nothing(agent: AgentProcess, broker: B
 
 def test_sigterm_ends_it_cleanly_and_the_next_start_goes_on(agent: AgentProcess, lake: LakeClient) -> None:
     fill(agent, 2_000)
-    agent.config["source"]["rate_events_per_s"] = 1_000
+    agent.config["sources"][0]["rate_events_per_s"] = 1_000
     agent.start()
     eventually(lambda: lake.lake.received > 2, "some batches arrived")
     agent.signal(signal.SIGTERM)

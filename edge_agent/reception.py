@@ -1,0 +1,87 @@
+"""Where events wait that producers have handed over, until they are durable and their producers are told."""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from edge_agent.core.offers import Offered, Outcome, Settled, busy
+from edge_agent.core.pacing import CHUNK_EVENTS_MAX
+from edge_agent.core.producers import Producers, admit
+from edge_agent.ports import PushSource
+
+UNKNOWN_CONTRACT: Final = "unknown_contract"
+
+
+class Reception:
+    """Follows the three steps of `core.producers`: admit, append (which the agent does), settle."""
+
+    def __init__(self, sources: Iterable[PushSource], contracts: Collection[str], producers: Producers) -> None:
+        self._sources = {source.name: source for source in sources}
+        self._contracts = frozenset(contracts)
+        self._waiting: deque[Offered] = deque()
+        self._taken: list[tuple[Offered, Settled]] = []
+        self.producers = producers
+
+    @property
+    def is_waiting(self) -> bool:
+        """Say whether somebody waits for an answer that only `take` leads to."""
+        return bool(self._waiting)
+
+    @property
+    def has_sources(self) -> bool:
+        """Say whether events may come at any time."""
+        return bool(self._sources)
+
+    def start(self) -> None:
+        """Let the sources take events."""
+        for source in self._sources.values():
+            source.start()
+
+    def offer(self, offered: Offered) -> None:
+        """Take an offer in, to be answered later."""
+        if offered.contract in self._contracts:
+            self._waiting.append(offered)
+        else:
+            known = ", ".join(sorted(self._contracts))
+            reason = f"contract {offered.contract!r}: this device takes only {known}"
+            self._answer(offered, Settled(Outcome.REFUSED, code=UNKNOWN_CONTRACT, reason=reason))
+
+    def take(self) -> dict[str, list[bytes]]:
+        """Admit what waits, at most a flush of it; return the new lines by contract.
+
+        Call `settle` once they are durable, and only then `take` again.
+        """
+        lines: dict[str, list[bytes]] = {}
+        events = 0
+        while self._waiting and events < CHUNK_EVENTS_MAX:
+            offered = self._waiting.popleft()
+            admission = admit(self.producers, offered)
+            self.producers = admission.producers
+            self._taken.append((offered, admission.settled))
+            if admission.new_from < len(offered.lines):
+                lines.setdefault(offered.contract, []).extend(offered.lines[admission.new_from :])
+                events += len(offered.lines)
+        return lines
+
+    def settle(self) -> None:
+        """Tell the producers what became of all that was admitted."""
+        taken, self._taken = self._taken, []
+        for offered, settled in taken:
+            self._answer(offered, settled)
+
+    def send_away(self, reason: str) -> None:
+        """Ask those who wait to come again later."""
+        while self._waiting:
+            self._answer(self._waiting.popleft(), busy(reason))
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong with sources at present."""
+        return [f"source {name}: {source.trouble}" for name, source in self._sources.items() if source.trouble]
+
+    def close(self) -> None:
+        """Take no more; what is not settled stays with its producers."""
+        for source in self._sources.values():
+            source.close()
+
+    def _answer(self, offered: Offered, settled: Settled) -> None:
+        self._sources[offered.source].settle(offered.ticket, settled)
