@@ -225,6 +225,18 @@ def test_what_is_no_rule_is_refused_with_a_typed_error(data: bytes) -> None:
         decode_rule(data, CONTRACT)
 
 
+@given(st.data())
+def test_a_damaged_document_ends_in_a_rule_or_a_typed_error(data: st.DataObject) -> None:
+    document = bytearray(edge_rules.encode(WHOLE))
+    for _ in range(data.draw(st.integers(1, 4))):
+        document[data.draw(st.integers(0, len(document) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        rule = decode_rule(bytes(document), CONTRACT)
+    except RuleError:
+        return
+    assert decode_rule(edge_rules.encode(rule), CONTRACT) == rule
+
+
 def test_an_error_of_form_names_the_rule_that_the_document_claims() -> None:
     with pytest.raises(RuleError, match="'night-shift' version 4"):
         decode_rule(b'{"id":"night-shift","version":4,"action":{"do":"sample","fraction":2}}', CONTRACT)

@@ -4,6 +4,7 @@ The judge here looks at one event after the other and knows neither arrays nor c
 """
 
 import struct
+from array import array
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,11 +124,7 @@ CONDITIONS: st.SearchStrategy[Condition] = st.recursive(
     max_leaves=5,
 )
 NUMBERS = st.sampled_from(
-    [
-        f
-        for f in FIELDS
-        if f.type in (FieldType.INT, FieldType.LONG, *(_VALUES.keys() & {FieldType.FLOAT, FieldType.DOUBLE}))
-    ]
+    [f for f in FIELDS if f.type in (FieldType.INT, FieldType.LONG, FieldType.FLOAT, FieldType.DOUBLE)]
 )
 BANDS = st.one_of(
     st.builds(DeadBand, ANY_FIELD.map(lambda f: f.name)),
@@ -163,9 +160,22 @@ def events_of(rows: Sequence[Row], first_seq: int = 0) -> Events:
     return Events(seqs, columns, [], [])
 
 
-def lists_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Return rows as columns of plain values."""
-    return {field.name: [row[field.name] for row in rows] for field in FIELDS}
+_ARRAYS = {
+    FieldType.INT: "i",
+    FieldType.LONG: "q",
+    FieldType.TIMESTAMPTZ: "q",
+    FieldType.FLOAT: "f",
+    FieldType.DOUBLE: "d",
+}
+
+
+def lists_of(rows: Sequence[Row], *, arrays: bool = False) -> dict[str, Sequence[Any]]:
+    """Return rows as columns of plain values; with `arrays`, required numbers as `array.array`."""
+    columns: dict[str, Sequence[Any]] = {field.name: [row[field.name] for row in rows] for field in FIELDS}
+    for field in FIELDS:
+        if arrays and field.required and field.type in _ARRAYS:
+            columns[field.name] = array(_ARRAYS[field.type], columns[field.name])
+    return columns
 
 
 class Decided(Struct, frozen=True):

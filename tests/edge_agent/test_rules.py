@@ -88,9 +88,9 @@ def place_of(code: int) -> int | None:
 
 
 @settings(max_examples=150)
-@given(RULES, ROWS, st.integers(1, 12), st.booleans(), st.booleans())
+@given(RULES, ROWS, st.integers(1, 12), st.booleans(), st.booleans(), st.booleans())
 def test_every_profile_decides_as_the_documents_say(
-    rules: tuple[EdgeRule, ...], rows: list[Row], size: int, model: bool, aggregates: bool
+    rules: tuple[EdgeRule, ...], rows: list[Row], size: int, model: bool, aggregates: bool, arrays: bool
 ) -> None:
     edge_rule_check.check(rules, CONTRACT)
     expected = judged(rules, rows, model=model, aggregates=aggregates)
@@ -98,7 +98,7 @@ def test_every_profile_decides_as_the_documents_say(
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
         seqs = list(range(first, first + len(part)))
-        verdict, twin = one.decide(events_of(part, first)), other.decide(seqs, lists_of(part))
+        verdict, twin = one.decide(events_of(part, first)), other.decide(seqs, lists_of(part, arrays=arrays))
         assert verdict.keep.tolist() == twin.keep == [e.kept for e in expected[first : first + size]]
         assert verdict.codes.tolist() == twin.codes
         assert [place_of(code) for code in twin.codes] == [e.rule for e in expected[first : first + size]]

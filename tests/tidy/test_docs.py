@@ -2,10 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from contracts import edge_rules
+from contracts.edge_rule_check import decode
+from edge_agent.core.outcomes import outcomes_of
 from infra import reference
+from infra.bundles.documents import read_contracts
 from infra.cli.main import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +29,16 @@ def test_the_reference_is_what_the_code_renders() -> None:
 def test_the_schema_of_edge_rules_is_what_the_code_renders() -> None:
     written = reference.edge_rule_schema_file().read_text(encoding="utf-8")
     assert written == reference.edge_rule_schema(), "write it again: python -m infra.reference"
+
+
+def test_every_edge_rule_on_its_page_fits_the_contract_it_is_shown_for() -> None:
+    page = (ROOT / "docs" / "edge-rules.md").read_text(encoding="utf-8")
+    contracts = {contract.id: contract for contract in read_contracts()}
+    shown = re.findall(r"^```json (\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    rules = [decode(document, contracts[name]) for name, document in shown]
+    assert {type(rule.action) for rule in rules} == set(get_args(edge_rules.Action))
+    reasons = {outcome.reason for outcome in outcomes_of(tuple(rules), None, aggregates=True) if not outcome.kept}
+    assert [reason for reason in reasons if f"`{reason}`" not in page] == []
 
 
 def test_the_readme_shows_the_figures_of_the_newest_result() -> None:
@@ -46,7 +61,9 @@ def test_every_command_answers_help_with_an_example(path: str) -> None:
     assert epilog.startswith(f"Example: {path} ") or epilog == f"Example: {path}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/README.md", "docs/edge-rules.md"]
+)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
