@@ -64,7 +64,7 @@ def run(config: AgentConfig) -> int:
         spool.recovered.newest.producers if spool.recovered.newest is not None else Producers(),
     )
     sources = {contract: _file(source, disk) for contract, source in files.items()}
-    resume(intake, spool, sources)
+    resume(intake, spool, sources, clock.now_ms())
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)
@@ -128,13 +128,18 @@ def _pushed(config: PushedSource, inbox: QueueInbox, clock: WallClock, rng: Call
             return MqttReceiver(config, inbox.put, rng)
 
 
-def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source]) -> None:
-    """Bring sources and open windows to where the spool ends.
+def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source], now_ms: int) -> None:
+    """Bring sources, open windows and what rules remember to where the spool ends.
 
     Raises SourceError when a source is another by now, SpoolError when the spool cannot be read.
     """
+    first_seqs = intake.resume_seqs()
+    for contract, horizon_ms in intake.horizons_ms().items():
+        first_seq = spool.seq_since(contract, now_ms - horizon_ms)
+        if first_seq is not None:
+            first_seqs[contract] = min(first_seqs[contract], first_seq)
     try:
-        for replayed in spool.replay(intake.resume_seqs()):
+        for replayed in spool.replay(first_seqs):
             intake.refill(replayed)
     except OSError as error:
         raise SpoolError(

@@ -83,10 +83,15 @@ class Intake:
             **{name: stream.next_seq for name, stream in self._streams.items()},
         }
 
+    def horizons_ms(self) -> dict[str, int]:
+        """How long events of a stream bear on later ones, by rules that remember; a stream without is left out."""
+        found = {name: stream.plan.filter.horizon_ms for name, stream in self._streams.items()}
+        return {name: horizon_ms for name, horizon_ms in found.items() if horizon_ms}
+
     def refill(self, replayed: Replayed) -> None:
-        """Put events that an earlier process accounted for back into the open windows; records come in their order."""
+        """Put events that an earlier process accounted for back into windows and rules; records come in their order."""
         stream = self._streams.get(replayed.contract)
-        if stream is not None and replayed.end_seq > stream.resume_seq:
+        if stream is not None:
             stream.refill(*self._sealers[replayed.contract].events(replayed))
 
     def coarsen(self, factor: int) -> None:

@@ -207,9 +207,9 @@ class SendWindow:
                 continue
             while waiting and ranges.covers(held, waiting[0].first_seq, waiting[0].end_seq):
                 done.append(waiting.popleft())
-            if waiting and held[-1][1] > waiting[0].first_seq:
-                late = {b.id for b in waiting if ranges.covers(held, b.first_seq, b.end_seq)}
-                done.extend(b for b in waiting if b.id in late)
+            # What was loaded again, or takes another's place, is not in the order of its numbers.
+            near = [batch for batch in waiting if batch.end_seq <= held[-1][1]]
+            done += [batch for batch in near if ranges.covers(held, batch.first_seq, batch.end_seq)]
         for batch in done:
             sending = self._sendings[batch.id]
             sending.state = step(sending.state, Event.WATERMARK)

@@ -226,6 +226,15 @@ class Spool:
                     if one.end_seq > first_seqs.get(one.contract, SEQ_MAX):
                         yield one
 
+    def seq_since(self, contract: str, since_ms: int) -> int | None:
+        """Return a number before which the spool holds nothing of a stream that was sealed since; None without any."""
+        firsts = [
+            segment.ranges[contract][0][0]
+            for segment in self.segments
+            if segment.last_ms >= since_ms and contract in segment.ranges
+        ]
+        return min(firsts, default=None)
+
     def gaps(self, committed: Mapping[str, RangeSet]) -> tuple[Damage, ...]:
         """Return ranges that were missing at the start, whole files of them, and that the lake does not hold."""
         return tuple(
@@ -273,14 +282,16 @@ class Spool:
                 self._delete(number)
         except OSError as error:
             raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
-        for number in deleted:
-            self.size_bytes -= self._segments.pop(number).size_bytes
-        self._done -= set(deleted)
         return deleted
 
     def _delete(self, number: int) -> None:
         self._disk.delete(segment_name(number))
         self._disk.delete(index_name(number))
+        segment = self._segments.pop(number, None)
+        if segment is not None:
+            self._held = _union(self._held, segment.ranges)
+            self._done.discard(number)
+            self.size_bytes -= segment.size_bytes
 
     def _note_done(self, committed: Mapping[str, RangeSet]) -> None:
         held = _union(self._held, committed)
@@ -295,7 +306,8 @@ class Spool:
             return
         held = _union(self._held, committed)
         for number in deleted:
-            held = _union(held, self._segments[number].ranges)
+            if number in self._segments:
+                held = _union(held, self._segments[number].ranges)
         self._disk.replace(CURSOR_FILE, encode_cursor(Cursor(self._checkpoint, held, deleted)))
         self._held = held
 

@@ -161,7 +161,7 @@ class World:
         spool = self.spool()
         intake = Intake(msgspec.structs.replace(self.plan, epoch=spool.epoch), spool.recovered.newest)
         source = Lines(self.lines, self.rng, followed=followed)
-        resume(intake, spool, {"telemetry": source})
+        resume(intake, spool, {"telemetry": source}, self.now_ms())
         feeds = Feeds((Feed("telemetry", source, self.events_per_s, 0.2),))
         settings = Settings(DEVICE, until_drained=not followed)
         reception = Reception((), (), Producers())

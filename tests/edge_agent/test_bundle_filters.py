@@ -17,7 +17,7 @@ from contracts.errors import ContractError
 from contracts.ledger import Fate
 from edge_agent.adapters import bundle_files
 from edge_agent.core.events import Reader
-from edge_agent.core.intake import Intake
+from edge_agent.core.intake import Intake, Plan
 from edge_agent.errors import BundleError
 from edge_agent.lite.bundle_filter import lite_filter_of
 from infra.bundles.scoring import require_same_scores, score_rows
@@ -66,16 +66,23 @@ def write(folder: Path, files: dict[str, bytes], **changes: Any) -> Bundle:
     return bundle
 
 
+def plan_of(bundle: Bundle, folder: Path) -> Plan:
+    streams = {"telemetry": False}
+    return bundle_files.plan_of(bundle, folder, device="device", shard=0, epoch=3, streams=streams, stores=False)
+
+
 def test_both_profiles_decide_alike_over_real_rows(model_files: dict[str, bytes], tmp_path: Path) -> None:
     write(tmp_path, model_files)
     bundle = bundle_files.load(tmp_path)
-    plan = bundle_files.plan_of(bundle, tmp_path, device="device", shard=0, epoch=3, contract_id="telemetry", lax=False)
+    plan = bundle_files.plan_of(
+        bundle, tmp_path, device="device", shard=0, epoch=3, streams={"telemetry": False}, stores=False
+    )
     light = lite_filter_of(bundle, tmp_path, "telemetry", "device", 3)
     rows = read_sensor_record(paths.shuttle_csv_gz()).rows[40_000:42_000].astype(np.int64).tolist()
     values = [dict(zip(SENSOR_COLUMNS, row, strict=True)) for row in rows]
     events = Reader(CONTRACTS["telemetry"]).read(0, lines_of([reading(n, **v) for n, v in enumerate(values)])).events
     columns = {name: list(column) for name, column in events.columns.items()}
-    one, other = plan.filter.explain(events), light.explain(events.seqs.tolist(), columns)
+    one, other = plan.streams[0].filter.explain(events), light.explain(events.seqs.tolist(), columns)
     assert one == other
     decided = {explanation.reason for explanation in one}
     assert decided == {"kept_by_rule", "dropped_by_rule", "unchanged", "scored_high", "filtered"}
@@ -83,8 +90,11 @@ def test_both_profiles_decide_alike_over_real_rows(model_files: dict[str, bytes]
 
 def test_the_ledger_counts_each_rule_and_reason_apart(model_files: dict[str, bytes], tmp_path: Path) -> None:
     bundle = write(tmp_path, model_files)
-    plan = bundle_files.plan_of(bundle, tmp_path, device="device", shard=0, epoch=3, contract_id="telemetry", lax=False)
-    group = Intake(plan, None).take(lines_of([reading(n, f1=95 if n < 3 else 0, f2=50) for n in range(30)]), 1_000)
+    plan = bundle_files.plan_of(
+        bundle, tmp_path, device="device", shard=0, epoch=3, streams={"telemetry": False}, stores=False
+    )
+    lines = lines_of([reading(n, f1=95 if n < 3 else 0, f2=50) for n in range(30)])
+    group = Intake(plan, None).take({"telemetry": lines}, 1_000)
     assert group is not None
     said = {(count.fate, count.rule, count.reason): count.count for count in group.meta.counts if count.rule}
     dropped = Fate.DROPPED.value

@@ -219,6 +219,14 @@ def test_a_segment_leaves_memory_unless_something_of_it_is_under_way() -> None:
     assert (len(window), window.backlog, window.segments()) == (0, 0, set())
 
 
+def test_batches_in_any_order_are_committed_as_soon_as_they_are_covered() -> None:
+    window = SendWindow()
+    window.add(in_segment(4, 30, 5), Lane.BACKLOG)
+    window.add(in_segment(1, 0, 5), Lane.BACKLOG)
+    assert {b.id for b in window.commit({"telemetry": ((0, 50),)})} == {0, 1, 2, 3, 4}
+    assert window.segments() == {4}
+
+
 def test_a_batch_that_is_dropped_is_neither_sent_nor_committed() -> None:
     window = filled(3)
     window.drop(1)

@@ -97,7 +97,7 @@ def test_sources_have_different_names_and_are_not_many(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="different names"):
         load(tmp_path, FILE, SOCKET | {"name": "log"})
     with pytest.raises(ConfigError, match="up to 16"):
-        load(tmp_path, *(FILE | {"name": f"log-{number}"} for number in range(17)))
+        load(tmp_path, *(SOCKET | {"name": f"log-{number}"} for number in range(17)))
 
 
 def test_hosts_of_this_machine_may_go_without_tls(tmp_path: Path) -> None:
