@@ -21,13 +21,17 @@ class _Subject(Generic[PartT]):
     def __init__(self, factor: int, pane_us: int, since_us: int) -> None:
         self.factor = factor
         self.pane_us = pane_us
-        # Rows on another grid were written for what came before.
+        # The pane with this moment begins at it: rows on another grid were written for what came before.
         self.since_us = since_us
         self.newest_us = ALWAYS_US
         self.panes: dict[int, Held[PartT]] = {}
 
     def grid(self, time_us: int) -> int:
         return time_us // self.pane_us * self.pane_us
+
+    def begin(self, start: int) -> int:
+        """Return the first moment of the pane at `start` of the grid."""
+        return self.since_us if start < self.since_us < start + self.pane_us else start
 
 
 class Panes(Generic[PartT]):
@@ -78,7 +82,9 @@ class Panes(Generic[PartT]):
                 closed = self.flush(part.subject)
                 track = self._subjects[part.subject] = self._opened(end)
                 start = track.grid(part.first_us)
-        elif start < track.newest_us or part.first_us < track.since_us:
+                if start >= end:
+                    track.since_us = ALWAYS_US
+        elif start < track.newest_us or part.first_us < track.begin(start):
             closed, is_held = self._late(track, start, part)
             if not is_held:
                 return closed
@@ -101,7 +107,7 @@ class Panes(Generic[PartT]):
     def _put(self, track: _Subject[PartT], start: int, part: PartT) -> None:
         held = track.panes.get(start)
         if held is None:
-            mark = self._mark(part, part.subject, max(start, track.since_us), track.factor)
+            mark = self._mark(part, part.subject, track.begin(start), track.factor)
             held = track.panes[start] = Held(mark, self._aggregate())
         else:
             held.mark = joined(held.mark, part)
@@ -118,7 +124,7 @@ class Panes(Generic[PartT]):
     def _late(self, track: _Subject[PartT], start: int, part: PartT) -> tuple[list[ClosedWindow], bool]:
         """Write further rows for the closed windows that late events are in; say whether open ones have them too."""
         length = self._overlap * track.pane_us
-        is_held = start > track.newest_us - length and part.first_us >= track.since_us
+        is_held = start > track.newest_us - length and part.first_us >= track.begin(start)
         last = min(start, track.newest_us - length) if is_held else start
         starts = range(start - length + track.pane_us, last + 1, track.pane_us)
         if not starts:

@@ -25,7 +25,7 @@ from edge_agent.core.window_rows import rows_of
 from edge_agent.core.windows import Windows
 from tests.edge_agent import plant
 from tests.edge_agent.plant import CONTRACTS, ROOT
-from tests.edge_agent.twins import EVERYTHING, SENSORS, TWINS, Event, Twin, run, tumbling
+from tests.edge_agent.twins import EVERYTHING, SENSORS, TWINS, Event, Twin, chunked, run, tumbling
 
 PLAN = tumbling(10**9)
 MOMENTS = tuple(measure for measure in EVERYTHING if measure not in RANKED)
@@ -177,7 +177,7 @@ def test_the_lake_merges_the_sketches_that_devices_wrote() -> None:
     rows = []
     for device, mine in enumerate(np.split(values, 3)):  # three devices, five windows each, the last one small
         events = [Event(seq, "press-7", seq * 1_750 // 3, True, tuple(row)) for seq, row in enumerate(mine.tolist())]
-        columns = rows_of(run(TWINS[0], [plan], events, 200), contract)
+        columns = rows_of(run(TWINS[0], [plan], chunked(events, 200), Limits()), contract)
         count = len(columns["sensor"])
         batches = Sealer(contract, device).seal(0, count, np.arange(count), columns, 0)
         rows += [row for batch in batches for row in plant.rows_of(contract, batch.data)]

@@ -1,5 +1,6 @@
 """Both implementations of windows behind one face, and events for them."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -104,12 +105,42 @@ def chunked(events: Sequence[Event], size: int) -> list[list[Event]]:
     return [list(events[first : first + size]) for first in range(0, len(events), size)]
 
 
-def run(
-    twin: Twin, plans: Sequence[Plan], events: Sequence[Event], size: int, limits: Limits | None = None
-) -> list[ClosedWindow]:
+class Story(NamedTuple):
+    """A source as a device meets it: uneven chunks whose times go on, with jumps, stand-still and late events."""
+
+    chunks: list[list[Event]]
+    rng: random.Random
+
+    @property
+    def events(self) -> list[Event]:
+        """All of its events."""
+        return [event for chunk in self.chunks for event in chunk]
+
+
+def story(seed: int, *, in_order: bool = False) -> Story:
+    """Return the story of a seed. Times are whole half milliseconds, so that events fall on every boundary."""
+    rng = random.Random(seed)
+    subjects = "zyx"[: rng.randint(1, 3)]
+    steps = rng.choice([(0, 1), (0, 0, 0, 1, 2), (1, 2, 4, 9), (0, 1, 1, 40)])
+    late = 0 if in_order else rng.choice([0, 6, 20])
+    clock, rows = rng.randint(-50, 50), []
+    for _ in range(rng.randint(0, 60)):
+        clock += rng.choice(steps)
+        time = clock - (rng.randint(0, late) if rng.random() < 0.3 else 0)
+        rows.append((rng.choice(subjects), time * 500, rng.random() < 0.3))
+    events, chunks = events_of(rows), []
+    sizes = rng.choice([(1,), (1, 2, 3), (5, 11), (40,)])
+    while events:
+        size = rng.choice(sizes)
+        chunks.append(events[:size])
+        events = events[size:]
+    return Story(chunks, rng)
+
+
+def run(twin: Twin, plans: Sequence[Plan], chunks: Sequence[Sequence[Event]], limits: Limits) -> list[ClosedWindow]:
     """Return all rows of a source with an end."""
-    opened = twin.windows(plans, (), limits or Limits())
-    closed = [row for chunk in chunked(events, size) for row in opened.add(twin.readings(chunk))]
+    opened = twin.windows(plans, (), limits)
+    closed = [row for chunk in chunks for row in opened.add(twin.readings(chunk))]
     closed += opened.close_all()
     assert opened.marks == ()
     return closed
