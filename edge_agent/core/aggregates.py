@@ -16,6 +16,9 @@ from edge_agent.core.parts import Part, Values, moments_of
 from edge_agent.core.sketch import SIZES, SKETCH_BYTES, Sketches
 
 EXACT_ROWS_MAX: Final = 1_024  # events; twenty windows that go over to sketches in one flush hold it up by some 4 ms
+# Events that a sketched window collects before it adds them: a few calls for a hundred events instead of for ten. The
+# smaller sketches go without, the budget has no room for it.
+STAGED_ROWS: Final = {SIZES[0]: 128}
 HELD_BYTES: Final = 1_200  # bytes of a window's objects and arrays beside its values
 SLACK_ROWS: Final = 16  # events; room that a window of a few events starts with
 GROWTH: Final = 4  # room for a quarter more, so that a growing window is copied five times in all and little is unused
@@ -28,21 +31,28 @@ _WHOLE: Final = np.zeros(1, dtype=np.intp)
 class Aggregate:
     """Values of one window. `ranked`: quantiles will be asked for; without them no window holds its values."""
 
-    __slots__ = ("_last", "_moments", "_ranked", "_rows", "_sensors", "_sketches", "count")
+    __slots__ = ("_folded", "_last", "_moments", "_ranked", "_rows", "_sensors", "_sketches", "_staged")
 
     def __init__(self, sensors: int, *, ranked: bool = True) -> None:
-        self.count = 0
         self._sensors = sensors
         self._ranked = ranked
         self._last: tuple[int, int, Values] | None = None
-        self._rows: Values | None = np.empty((SLACK_ROWS, sensors)) if ranked else None
+        # The first `_staged` rows are values that moments and sketches do not know yet; these know `_folded` events.
+        self._rows = np.empty((SLACK_ROWS if ranked else 0, sensors))
+        self._staged = 0
+        self._folded = 0
         self._moments: Values | None = None
         self._sketches: Sketches | None = None
 
     @property
+    def count(self) -> int:
+        """How many events it has."""
+        return self._folded + self._staged
+
+    @property
     def size_bytes(self) -> int:
         """What it takes now."""
-        if self._rows is not None:
+        if self._is_exact:
             return self._exact_bytes()
         return self._condensed_bytes(self._sketches.k if self._sketches is not None else None)
 
@@ -55,14 +65,10 @@ class Aggregate:
 
     def take(self, part: Part) -> None:
         """Take in events."""
-        if self._rows is not None and self.count + part.count <= EXACT_ROWS_MAX:
-            self._append(part.rows)
-        else:
-            self._condense(SIZES[0])
+        if not self._stage(part.rows):
             self._take_moments(part.moments, part.count)
             if self._sketches is not None:
                 self._sketches.take(part.columns)
-        self.count += part.count
         time_us, seq, values = part.last
         self._take_last((time_us, seq, values.copy()))
 
@@ -70,30 +76,23 @@ class Aggregate:
         """Take in what another one knows; the other stays as it is."""
         if other._last is None:
             return
-        if other._rows is not None:
-            rows = other._rows[: other.count]
-            if self._rows is not None and self.count + other.count <= EXACT_ROWS_MAX:
-                self._append(rows)
-            else:
-                self._condense(SIZES[0])
-                self._take_moments(moments_of(rows, _WHOLE)[0], other.count)
-                assert self._sketches is not None
-                self._sketches.take(np.ascontiguousarray(rows.T))
-        else:
-            self._condense(SIZES[0])
-            assert other._moments is not None
-            self._take_moments(other._moments, other.count)
+        rows = other._rows[: other._staged]
+        if other._moments is not None:
+            self._fold(SIZES[0])
+            self._take_moments(other._moments, other._folded)
             if self._sketches is not None and other._sketches is not None:
                 self._sketches.absorb(other._sketches)
-        self.count += other.count
+        if not self._stage(rows):
+            self._condense(rows)
         self._take_last(other._last)
 
     def copy(self) -> "Aggregate":
         """Return an equal one that changes on its own."""
         twin = Aggregate(self._sensors, ranked=self._ranked)
-        twin.count = self.count
         twin._last = self._last
-        twin._rows = self._rows.copy() if self._rows is not None else None
+        twin._rows = self._rows.copy()
+        twin._staged = self._staged
+        twin._folded = self._folded
         twin._moments = self._moments.copy() if self._moments is not None else None
         twin._sketches = self._sketches.shrunk(self._sketches.k) if self._sketches is not None else None
         return twin
@@ -108,9 +107,10 @@ class Aggregate:
         """Go over to the next smaller form; say whether there was one."""
         for k in SIZES:
             if self._ranked and self._condensed_bytes(k) < self.size_bytes:
-                if self._sketches is not None:
-                    self._sketches = self._sketches.shrunk(k)
-                self._condense(k)
+                self._fold(k)
+                assert self._sketches is not None
+                self._sketches = self._sketches.shrunk(k)
+                self._rows = np.empty((STAGED_ROWS.get(k, 0), self._sensors))
                 return True
         return False
 
@@ -118,7 +118,7 @@ class Aggregate:
         """Return what a row says. Quantiles are exact, linear between the two nearest, or those of the sketch."""
         ranked = [measure for measure in measures if measure in RANKED]
         sketches, found = self._sketches, {}
-        if self._rows is not None:
+        if self._is_exact:
             rows = self._rows[: self.count]
             moments = moments_of(rows, _WHOLE)[0]
             columns = np.ascontiguousarray(rows.T)
@@ -128,6 +128,7 @@ class Aggregate:
             columns.sort(axis=1)
             found = {measure: _quantile(columns, RANKS[measure]) for measure in ranked}
         else:
+            self._fold(SIZES[0])
             assert self._moments is not None
             moments = self._moments
             if sketches is not None:
@@ -145,45 +146,62 @@ class Aggregate:
         texts = sketches.texts() if sketch and sketches is not None else ()
         return Summary({measure: found[measure] for measure in measures}, texts)
 
+    @property
+    def _is_exact(self) -> bool:
+        return self._ranked and self._sketches is None
+
     def _exact_bytes(self) -> int:
         rows = self.count + self.count // GROWTH + SLACK_ROWS
         return HELD_BYTES + rows * self._sensors * 8
 
     def _condensed_bytes(self, k: int | None) -> int:
-        return HELD_BYTES + self._sensors * (5 * 8 + (SKETCH_BYTES[k] if k is not None else 0))
+        sketched = SKETCH_BYTES[k] + STAGED_ROWS.get(k, 0) * 8 if k is not None else 0
+        return HELD_BYTES + self._sensors * (5 * 8 + sketched)
 
-    def _append(self, rows: Values) -> None:
-        assert self._rows is not None
-        total = self.count + len(rows)
-        if total > len(self._rows):
+    def _stage(self, rows: Values) -> bool:
+        """Put values where there is room for them; say whether there was."""
+        total = self._staged + len(rows)
+        if total > (EXACT_ROWS_MAX if self._is_exact else len(self._rows)):
+            self._fold(SIZES[0])
+            total = len(rows)
+            if total > len(self._rows):
+                return False
+        elif total > len(self._rows):
             # Nothing else refers to the buffer, so it may move.
             self._rows.resize((total + total // GROWTH + SLACK_ROWS, self._sensors), refcheck=False)
-        self._rows[self.count : total] = rows
+        self._rows[self._staged : total] = rows
+        self._staged = total
+        return True
 
-    def _condense(self, k: int) -> None:
-        """Go over from values to moments and sketches of size `k`."""
-        if self._rows is None:
-            return
-        rows, self._rows = self._rows[: self.count], None
-        self._sketches = Sketches(k, self._sensors)
+    def _fold(self, k: int) -> None:
+        """Let moments and sketches know all values; an exact window gets sketches of size `k`."""
+        rows, self._staged = self._rows[: self._staged], 0
+        if self._is_exact:
+            self._sketches = Sketches(k, self._sensors)
+            self._rows = np.empty((STAGED_ROWS.get(k, 0), self._sensors))
         if len(rows):
-            self._moments = moments_of(rows, _WHOLE)[0]
+            self._condense(rows)
+
+    def _condense(self, rows: Values) -> None:
+        """Add values to moments and sketches."""
+        self._take_moments(moments_of(rows, _WHOLE)[0], len(rows))
+        if self._sketches is not None:
             self._sketches.take(np.ascontiguousarray(rows.T))
 
     def _take_moments(self, more: Values, count: int) -> None:
         """Add moments of `count` other events."""
-        mine = self._moments
+        mine, known = self._moments, self._folded
+        self._folded = total = known + count
         if mine is None:
             self._moments = more.copy()
             return
-        total = self.count + count
         np.minimum(mine[_MIN], more[_MIN], out=mine[_MIN])
         np.maximum(mine[_MAX], more[_MAX], out=mine[_MAX])
         with np.errstate(over="ignore", invalid="ignore"):
             apart = more[_MEAN] - mine[_MEAN]
             mine[_SUM] += more[_SUM]
             mine[_MEAN] += apart * (count / total)
-            mine[_SQUARES] += more[_SQUARES] + apart * apart * (self.count * count / total)
+            mine[_SQUARES] += more[_SQUARES] + apart * apart * (known * count / total)
 
     def _take_last(self, last: tuple[int, int, Values]) -> None:
         if self._last is None or last[:2] > self._last[:2]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 # Bytes of the process for each sketch, the allocator's share included, measured with some thousand values. Windows step
-# down from the first size to the last as the budget demands: in 4 MB there is room for 83, 142 or 259 windows of nine
+# down from the first size to the last as the budget demands: in 4 MB there is room for 70, 142 or 259 windows of nine
 # sensors. The last is the largest with which 256 of them fit.
 SKETCH_BYTES: Final = {200: 5_400, 100: 3_100, 36: 1_620}
 RANK_ERRORS: Final = {200: 0.0133, 100: 0.0261, 36: 0.0704}

@@ -280,6 +280,17 @@ def test_a_source_that_changed_is_noticed(twin: Twin) -> None:
 
 
 @both
+def test_a_refill_passes_over_events_of_a_session_that_a_limit_closed(twin: Twin) -> None:
+    plan, limits = sessions(2), Limits(idle_rows=2)
+    rows = [("y", 0), ("x", 5_000), ("y", 1), ("y", 2), ("y", 3), ("x", 4_000), ("x", 5_500)]
+    events = events_of([(subject, time_us, True) for subject, time_us in rows])
+    opened = twin.windows([plan], (), limits)
+    closed = [row for event in events for row in opened.add(twin.readings([event]))]
+    assert [(row.mark.subject, row.mark.count) for row in closed] == [("x", 1)]
+    restart(twin, plan, opened.marks, limits, events, 3)
+
+
+@both
 def test_marks_of_plans_that_are_gone_are_handed_back(twin: Twin) -> None:
     opened = twin.windows([tumbling(10), sessions(5)], (), ROOMY)
     opened.add(twin.readings(events_of([("x", 1, True)])))
