@@ -82,6 +82,7 @@ class Agent:
     def run(self) -> Report:
         """Run until drained (if so configured) or stopped; return the last report."""
         self._reception.start()
+        self._append_if(self._intake.forgo(self._clock.now_ms()))
         while not self._stopping and not self._is_done():
             now = self._clock.monotonic_s()
             self._take_in(now)

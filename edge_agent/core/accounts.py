@@ -11,6 +11,7 @@ from contracts.ledger import Entry, Fate
 
 LEDGER: Final = "ledger"
 SPOOL_CORRUPT: Final = "spool_corrupt"
+WINDOW_LOST: Final = "window_lost"  # the spool could not give back what an open window had, or the window is no more
 
 Account: TypeAlias = tuple[str, str, str, str]  # stream, fate, rule, reason
 

@@ -7,6 +7,7 @@ which events are in which window, and when a window closes, is decided once for 
 from collections.abc import Collection, Iterable
 from typing import Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from contracts.bundle import Measure, Windows
@@ -69,13 +70,26 @@ class Aggregate(Protocol[PartT_contra]):
 
 
 class Held(Generic[PartT]):
-    """An open window or pane: its mark and, once filled, its values."""
+    """An open window or pane: its mark and its values; `refilled_kept` events came back over a restart and travelled."""
 
-    __slots__ = ("aggregate", "mark")
+    __slots__ = ("aggregate", "mark", "refilled_kept")
 
     def __init__(self, mark: WindowMark, aggregate: Aggregate[PartT]) -> None:
         self.mark = mark
         self.aggregate = aggregate
+        self.refilled_kept = 0
+
+    def refill(self, part: PartT) -> None:
+        """Take in events that the mark counts already."""
+        self.aggregate.take(part)
+        self.refilled_kept += part.kept
+
+    def forgo(self) -> int:
+        """Count only what came back; return how many events that did not travel are missing."""
+        mark, there = self.mark, self.aggregate.count
+        missing = (mark.count - mark.kept) - (there - self.refilled_kept)
+        self.mark = msgspec.structs.replace(mark, count=there, kept=self.refilled_kept)
+        return max(0, missing)
 
 
 class ClosedWindow(Struct, frozen=True):
@@ -106,6 +120,9 @@ class Kind(Protocol[PartT]):
 
     def flush(self, subject: str) -> list[ClosedWindow]:
         """Close all that a subject has open."""
+
+    def forget(self, subject: str) -> None:
+        """Let go of all that a subject has open, without rows."""
 
     def tracks(self) -> Iterable[Track[PartT]]:
         """Return every subject with what it has open."""

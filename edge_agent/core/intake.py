@@ -11,7 +11,7 @@ from msgspec import Struct
 from contracts import topics
 from contracts.contract import Contract
 from contracts.ledger import Fate
-from edge_agent.core.accounts import SPOOL_CORRUPT, Count, Explained, Wire, add_wire, merge, packet_bytes
+from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
 from edge_agent.core.damage import Damage
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
@@ -98,6 +98,23 @@ class Intake:
         """Let windows that open from now on be so many times as long as planned."""
         for stream in self._streams.values():
             stream.coarsen(factor)
+
+    def forgo(self, sealed_at_ms: int) -> Group | None:
+        """Account for events that open windows lost over a restart; None when they are whole. Comes after refilling."""
+        said: list[Explained] = []
+        for name, stream in self._streams.items():
+            first, lost = stream.resume_seq, stream.forgo()
+            if lost:
+                counts = (
+                    Count(name, Fate.AGGREGATED.value, "", WINDOW_LOST, -lost),
+                    Count(name, Fate.LOST.value, "", WINDOW_LOST, lost),
+                )
+                said.append(Explained(first, stream.next_seq, counts))
+        if not said:
+            return None
+        batches = self._entries(tuple(said), sealed_at_ms)
+        counted = tuple(count for one in said for count in one.counts)
+        return Group(self._meta(batches, counted, tuple(said), sealed_at_ms), tuple(batches), is_account=True)
 
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""

@@ -77,6 +77,20 @@ class OpenWindows(Generic[PartT]):
         """Say whether all that is open holds as many events as its mark says."""
         return all(held.aggregate.count == held.mark.count for held in self._held())
 
+    def forgo(self) -> int:
+        """Go on with what was refilled where events are missing; return how many of those not sent are gone for good."""
+        lost = 0
+        for kind in self._kinds:
+            missing = 0
+            for subject, opened in list(kind.tracks()):
+                for held in opened:
+                    if held.aggregate.count != held.mark.count:
+                        missing += held.forgo()
+                if not any(held.mark.count for held in opened):
+                    kind.forget(subject)
+            lost = max(lost, missing)  # An event is in windows of several plans.
+        return lost
+
     def coarsen(self, factor: int) -> None:
         """Let windows that open from now on be `factor` times as long as planned, at most a day; 1 ends it.
 

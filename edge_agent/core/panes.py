@@ -65,7 +65,7 @@ class Panes(Generic[PartT]):
             return
         inside = part.within((held.mark.start_us, part.last_us), (held.mark.first_seq, held.mark.last_seq))
         if inside is not None:
-            held.aggregate.take(inside)
+            held.refill(inside)
 
     def take(self, part: PartT) -> list[ClosedWindow]:
         """Take in events of one pane; return the windows that closed, and those of events that came too late."""
@@ -96,6 +96,10 @@ class Panes(Generic[PartT]):
         """Close all that a subject has open."""
         track = self._subjects.pop(subject)
         return self._written(subject, track, track.newest_us)
+
+    def forget(self, subject: str) -> None:
+        """Let go of all that a subject has open, without rows."""
+        del self._subjects[subject]
 
     def tracks(self) -> Iterable[Track[PartT]]:
         """Return every subject with what it has open."""

@@ -37,7 +37,7 @@ class Sessions(Generic[PartT]):
         mark = held.mark
         inside = part.within((mark.start_us, mark.end_us), (mark.first_seq, mark.last_seq))
         if inside is not None:
-            held.aggregate.take(inside)
+            held.refill(inside)
 
     def take(self, part: PartT) -> list[ClosedWindow]:
         """Take in a run of events; return the session that closed, and that of events that came too late."""
@@ -65,6 +65,10 @@ class Sessions(Generic[PartT]):
         """Close the session that a subject has open."""
         held = self._open.pop(subject)
         return [self._row(held.mark, held.aggregate)]
+
+    def forget(self, subject: str) -> None:
+        """Let go of all that a subject has open, without rows."""
+        del self._open[subject]
 
     def tracks(self) -> Iterable[Track[PartT]]:
         """Return every subject with what it has open."""

@@ -94,6 +94,16 @@ class Stream:
         if self._windows is not None:
             self._windows.coarsen(factor)
 
+    def forgo(self) -> int:
+        """Go on without events that windows cannot be refilled with; return how many are gone that never travelled.
+
+        Those of windows that the bundle no longer has are among them.
+        """
+        if self._windows is None:
+            return 0
+        orphans = sum(mark.count - mark.kept for mark in self._windows.orphans)
+        return self._windows.forgo() + orphans
+
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return self._windows is None or self._windows.is_whole()

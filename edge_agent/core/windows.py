@@ -30,6 +30,7 @@ class Windows:
         self.orphans = self._open.orphans
         self.resume_seq = self._open.resume_seq
         self.is_whole = self._open.is_whole
+        self.forgo = self._open.forgo
         self.coarsen = self._open.coarsen
         self.close_all = self._open.close_all
 
