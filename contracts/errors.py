@@ -11,7 +11,8 @@ FieldlakeError
     │   └── BatchFormatError
     ├── UnknownContractError       no published contract has this fingerprint
     ├── RuleError                  a rule document is not one we can follow
-    └── WatermarkError             a watermark document is not one we can follow
+    ├── WatermarkError             a watermark document is not one we can follow
+    └── EnrolmentMessageError      bytes that claim to be a message of enrolment are not one
 """
 
 from typing import Final
@@ -76,3 +77,7 @@ class RuleError(OperatorMustActError):
 
 class WatermarkError(OperatorMustActError):
     """A watermark document cannot be followed."""
+
+
+class EnrolmentMessageError(OperatorMustActError):
+    """Bytes that claim to be a message of enrolment are not one."""

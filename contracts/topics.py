@@ -69,6 +69,36 @@ def state(origin: str) -> str:
     return f"fl/v1/state/{_checked(origin)}"
 
 
+def enrol_request(origin: str) -> str:
+    """MQTT topic on which a device that has only an invitation asks for its first certificate."""
+    return f"fl/v1/enrol/{_checked(origin)}/request"
+
+
+def enrol_answer(origin: str) -> str:
+    """MQTT topic on which a device that has only an invitation is answered."""
+    return f"fl/v1/enrol/{_checked(origin)}/answer"
+
+
+def renew_request(origin: str) -> str:
+    """MQTT topic on which a device asks for its next certificate."""
+    return f"fl/v1/enrol/{_checked(origin)}/renew"
+
+
+def certificate(origin: str) -> str:
+    """MQTT topic of the answer to a device that asked for its next certificate."""
+    return f"fl/v1/down/{_checked(origin)}/certificate"
+
+
+def operator_request(operator: str, session: str) -> str:
+    """MQTT topic on which an operator, by the name in the certificate, asks the enrolment service."""
+    return f"fl/v1/operator/{_checked(operator)}/{_checked(session)}/request"
+
+
+def operator_answer(operator: str, session: str) -> str:
+    """MQTT topic on which the enrolment service answers an operator."""
+    return f"fl/v1/operator/{_checked(operator)}/{_checked(session)}/answer"
+
+
 def origin_of(topic: str) -> str | None:
     """Return the origin named by an `up` topic, None when the topic is not one."""
     parts = topic.split("/")
