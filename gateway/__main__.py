@@ -10,7 +10,6 @@ import argparse
 import logging
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -18,24 +17,13 @@ import msgspec
 
 from contracts.errors import OperatorMustActError
 from gateway.app import Gateway
+from gateway.clock import WallClock
 from gateway.config import GatewayConfig
 from gateway.errors import GatewayConfigError
 
 EXIT_OPERATOR_MUST_ACT: Final = 2
 
 _LOG: Final = logging.getLogger("gateway")
-
-
-class WallClock:
-    """The machine's clocks."""
-
-    def now_ms(self) -> int:
-        """Unix time in milliseconds."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic_s(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
 
 
 def read_config(path: Path) -> GatewayConfig:

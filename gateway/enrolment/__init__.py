@@ -1,0 +1,1 @@
+"""Who is a device: invitations, certificates, their renewal and their revocation."""

@@ -1,0 +1,1 @@
+"""What may happen to a device's identity, without clocks, files or connections."""
