@@ -1,0 +1,40 @@
+"""The device's own key: made here, written once, read only by its owner."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edge_agent.adapters.identity import KEY, write_file
+from edge_agent.errors import IdentityError
+
+
+def make_request(folder: Path, device: str) -> str:
+    """Make a P-256 key in a generation's folder unless it has one; return a request for it (PKCS 10, PEM).
+
+    Raises IdentityError for a key file that cannot be read, OSError for a disk that takes no file.
+    """
+    path = folder / KEY
+    key = _read(path) if path.exists() else ec.generate_private_key(ec.SECP256R1())
+    if not path.exists():
+        write_file(
+            path,
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+        )
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _read(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError as error:
+        raise IdentityError(f"{path}: expected a private key in PEM form: {error}: remove its folder") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise IdentityError(f"{path}: expected a key on the curve P-256: remove its folder")
+    return key
