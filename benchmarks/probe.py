@@ -18,7 +18,7 @@ from contracts.contract import Contract, fingerprint
 from contracts.microbatch import Header
 from edge_agent.core.events import Column
 from edge_agent.core.payload import PayloadEncoder
-from infra.launcher.certificates import issue_device_certificate
+from infra.fleet.identity import ensure_identity
 from infra.launcher.endpoints import Endpoints
 
 ROWS: Final = 3  # readings per batch: what the shipped rule for assets asks for
@@ -95,9 +95,9 @@ class Probe:
 
 
 def _client(endpoints: Endpoints, device: str) -> mqtt.Client:
-    certificate = issue_device_certificate(endpoints.settings(), device)
+    identity = ensure_identity(endpoints, device)
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device, protocol=mqtt.MQTTv5)
     context = ssl.create_default_context(cafile=endpoints.mqtt.ca_file)
-    context.load_cert_chain(certificate.certificate_file, certificate.key_file)
+    context.load_cert_chain(identity.cert_file, identity.key_file)
     client.tls_set_context(context)
     return client

@@ -19,6 +19,7 @@ from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttSource, S
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
+from gateway.enrolment.config import EnrolmentConfig
 from infra.bundles.documents import read_contracts
 from infra.cli.main import build
 from infra.demo.figures import REACH, reached
@@ -36,6 +37,7 @@ CONFIGS: Final[dict[str, type[Struct]]] = {
     'edge_agent, a source with `"kind": "mqtt"`': MqttSource,
     "edge_agent, a subscription of such a source": Subscription,
     "gateway": GatewayConfig,
+    "gateway.enrolment": EnrolmentConfig,
     "lakehouse (ingest, maintenance)": LakeConfig,
     "flink_jobs.triggers.preselect": PreselectConfig,
     "flink_jobs.triggers job": TriggersConfig,

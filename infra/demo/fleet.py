@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from infra.datasets import Manifest
 from infra.fleet.agent import AgentProcess, Replay, prepare
+from infra.fleet.identity import ensure_identities
 from infra.launcher.endpoints import Endpoints
 
 STOP_WITHIN_S: Final = 10.0  # s that an agent gets to flush when the demo ends early
@@ -34,6 +35,7 @@ class Fleet:
 
     def __init__(self, endpoints: Endpoints, bundle_dir: Path, members: list[Member]) -> None:
         self.members = members
+        ensure_identities(endpoints, [member.device for member in members])
         self.agents = {
             member.device: AgentProcess(
                 prepare(

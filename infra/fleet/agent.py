@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,10 @@ from msgspec import Struct
 
 from contracts.errors import OperatorMustActError, RetrySafeError
 from contracts.topics import is_origin
+from edge_agent.adapters.identity import Generation
 from edge_agent.config import AgentConfig, FileSource, MqttConfig
 from edge_agent.environment import AGENT_ENVIRONMENT
-from infra.launcher.certificates import issue_device_certificate
+from infra.fleet.identity import ensure_identity
 from infra.launcher.endpoints import Endpoints
 from infra.launcher.files import write_file
 from infra.setup.paths import edge_python, repo_root
@@ -43,14 +45,20 @@ def check(replay: Replay) -> None:
         raise OperatorMustActError(f"{replay.file}: expected a file of events (JSON lines or CSV), found none")
 
 
-def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
+def prepare(
+    endpoints: Endpoints,
+    bundle_dir: Path,
+    replay: Replay,
+    identify: Callable[[Endpoints, str], Generation] = ensure_identity,
+) -> Path:
     """Write the agent's configuration and return its path.
 
     The spool belongs to device and file: the same replay goes on where it stopped, another file begins a new epoch.
+    `identify` returns the device's key and certificate, by default from the stack's enrolment service.
     Raises OperatorMustActError when the device's name or the file cannot be used.
     """
     check(replay)
-    certificate = issue_device_certificate(endpoints.settings(), replay.device)
+    identity = identify(endpoints, replay.device)
     home = home_of(endpoints, replay)
     _refuse_beside_unfinished(home, replay.device)
     config = AgentConfig(
@@ -60,8 +68,8 @@ def prepare(endpoints: Endpoints, bundle_dir: Path, replay: Replay) -> Path:
             host=endpoints.mqtt.host,
             port=endpoints.mqtt.port,
             ca_file=endpoints.mqtt.ca_file,
-            cert_file=str(certificate.certificate_file),
-            key_file=str(certificate.key_file),
+            cert_file=identity.cert_file,
+            key_file=identity.key_file,
         ),
         bundle_dir=str(bundle_dir),
         spool_dir=str(home / "spool"),

@@ -1,4 +1,4 @@
-"""A local certificate authority: server certificates for loopback, client certificates by common name.
+"""A local certificate authority for the stack's own identities; devices have another, the enrolment service's.
 
 Files under `<conf>/tls`: `ca.pem`, `ca.key`, `<name>.pem` (certificate), `<name>.key` (PKCS 8), and
 `<name>.chain.pem` (key, then certificate) for parts that read one file. Keys are readable by their owner only.
@@ -19,20 +19,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
-from contracts.errors import OperatorMustActError
-from contracts.topics import is_origin
 from infra.launcher.files import PRIVATE, PUBLIC, write_file
 from infra.launcher.settings import StackSettings
 
 CA_VALID: Final = dt.timedelta(days=3_650)
 LEAF_VALID: Final = dt.timedelta(days=397)
 RENEW_BEFORE: Final = dt.timedelta(days=30)
-# A device whose clock lags a little must not refuse a certificate made just now.
+# A client whose clock lags a little must not refuse a certificate made just now.
 BACKDATED: Final = dt.timedelta(hours=1)
 
 SERVER_NAME: Final = "server"
 GATEWAY_NAME: Final = "gateway"
 LAUNCHER_NAME: Final = "launcher"
+ENROLMENT_NAME: Final = "enrolment"
+OPERATOR_NAME: Final = "operator"
+NAMES: Final = (SERVER_NAME, GATEWAY_NAME, LAUNCHER_NAME, ENROLMENT_NAME, OPERATOR_NAME)
 
 
 class CertificatePaths(Struct, frozen=True):
@@ -57,18 +58,8 @@ def certificate_paths(settings: StackSettings, name: str) -> CertificatePaths:
 
 def ensure_certificates(settings: StackSettings) -> None:
     """Make the authority and the stack's own certificates where they are missing or run out soon."""
-    for name in (SERVER_NAME, GATEWAY_NAME, LAUNCHER_NAME):
+    for name in NAMES:
         _ensure_leaf(settings, name)
-
-
-def issue_device_certificate(settings: StackSettings, device_id: str) -> CertificatePaths:
-    """Return the client certificate of a device, made at the first call; the common name is the device id."""
-    if not is_origin(device_id) or device_id in (SERVER_NAME, GATEWAY_NAME, LAUNCHER_NAME, "ca"):
-        raise OperatorMustActError(
-            f"device {device_id!r}: expected ASCII letters, digits, '-', '_' or '.', and none of the reserved names "
-            f"ca, {SERVER_NAME}, {GATEWAY_NAME}, {LAUNCHER_NAME}"
-        )
-    return _ensure_leaf(settings, device_id)
 
 
 def _ensure_leaf(settings: StackSettings, name: str) -> CertificatePaths:

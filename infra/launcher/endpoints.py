@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from infra.launcher.certificates import GATEWAY_NAME, LAUNCHER_NAME
+from infra.launcher.certificates import LAUNCHER_NAME, OPERATOR_NAME
 from infra.launcher.errors import SettingsError
 from infra.launcher.files import write_file
 from infra.launcher.model import Context
@@ -26,12 +26,14 @@ class TlsFiles(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MqttEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker. `gateway` is the gateway's own identity; devices get theirs from `issue_device_certificate`."""
+    """The broker: `port` for devices, `bootstrap_port` for devices to be, `services_port` for whom `operator` names."""
 
     host: str
     port: int
+    bootstrap_port: int
+    services_port: int
     ca_file: str
-    gateway: TlsFiles
+    operator: TlsFiles
 
 
 class KafkaEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,7 +143,14 @@ def endpoints_of(context: Context) -> Endpoints:
     return Endpoints(
         state_dir=str(settings.state_dir),
         port_base=settings.port_base,
-        mqtt=MqttEndpoint(HOST, settings.port("mosquitto"), ca_file, _tls_files(context, GATEWAY_NAME)),
+        mqtt=MqttEndpoint(
+            host=HOST,
+            port=settings.port("mosquitto"),
+            bootstrap_port=settings.port("mosquitto_bootstrap"),
+            services_port=settings.port("mosquitto_services"),
+            ca_file=ca_file,
+            operator=_tls_files(context, OPERATOR_NAME),
+        ),
         kafka=KafkaEndpoint(kafka.bootstrap(context), kafka.bootstrap_tls(context), _tls_files(context, LAUNCHER_NAME)),
         postgres=database,
         store_a=_store("lake_a", database, store_a.bucket(context)),

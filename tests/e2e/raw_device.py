@@ -11,7 +11,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import topics
-from infra.launcher.certificates import issue_device_certificate
+from infra.fleet.identity import ensure_identity
 from infra.launcher.endpoints import Endpoints
 
 WITHIN_S: Final = 30.0
@@ -21,9 +21,9 @@ class RawDevice:
     """Connects on entry; `publish` waits for the broker's PUBACK and returns its reason code."""
 
     def __init__(self, endpoints: Endpoints, name: str) -> None:
-        certificate = issue_device_certificate(endpoints.settings(), name)
+        identity = ensure_identity(endpoints, name)
         context = ssl.create_default_context(cafile=endpoints.mqtt.ca_file)
-        context.load_cert_chain(certificate.certificate_file, certificate.key_file)
+        context.load_cert_chain(identity.cert_file, identity.key_file)
         self.name = name
         self._address = (endpoints.mqtt.host, endpoints.mqtt.port)
         self._connected = threading.Event()

@@ -17,12 +17,13 @@ from contracts import topics, watermark
 from contracts.watermark import Watermark
 from gateway import status
 from gateway.status import GatewayStatus
-from infra.launcher.certificates import GATEWAY_NAME, ensure_certificates, issue_device_certificate
+from infra.launcher.certificates import GATEWAY_NAME, ensure_certificates
 from infra.launcher.model import Context
 from infra.launcher.parts import kafka, mosquitto
 from infra.launcher.ports import free_port_base
 from infra.launcher.secrets import load_secrets
 from infra.launcher.settings import HOST, StackSettings
+from tests.identities import client_files
 from tests.processes import Daemon, OwnProcess
 from tests.waiting import DEADLINE_S, PROBE_EVERY_S, eventually
 
@@ -48,8 +49,7 @@ class Device:
         self._reasons: dict[int, int] = {}
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTv5)
-        paths = issue_device_certificate(plant.settings, name)
-        self._client.tls_set(str(paths.ca_file), str(paths.certificate_file), str(paths.key_file))
+        self._client.tls_set(*client_files(plant.settings, name))
         self._client.on_connect = lambda client, *_: client.subscribe(topics.ack(name), qos=1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
@@ -102,7 +102,7 @@ class Plant:
             "kafka_bootstrap": self.bootstrap,
             "mqtt": {
                 "host": HOST,
-                "port": self.settings.port("mosquitto"),
+                "port": self.settings.port("mosquitto_gateway"),
                 "ca_file": str(paths.ca_file),
                 "cert_file": str(paths.certificate_file),
                 "key_file": str(paths.key_file),

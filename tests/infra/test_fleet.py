@@ -1,5 +1,6 @@
 """A device has one unfinished replay at a time."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,9 @@ from infra.launcher.endpoints import Endpoints, endpoints_of
 from infra.launcher.model import Context
 from infra.launcher.secrets import load_secrets
 from infra.launcher.settings import StackSettings
+from tests.identities import identify
+
+prepare_known = partial(prepare, identify=identify)  # no service runs here
 
 
 @pytest.fixture
@@ -36,9 +40,9 @@ def _leave(endpoints: Endpoints, replay: Replay, drained: bool | None) -> None:
 
 def test_the_same_replay_goes_on_where_it_stopped(endpoints: Endpoints, tmp_path: Path) -> None:
     first = _replay(tmp_path, "a")
-    config = prepare(endpoints, tmp_path, first)
+    config = prepare_known(endpoints, tmp_path, first)
     _leave(endpoints, first, drained=False)
-    assert prepare(endpoints, tmp_path, first) == config
+    assert prepare_known(endpoints, tmp_path, first) == config
 
 
 @pytest.mark.parametrize("drained", [False, None])
@@ -46,20 +50,20 @@ def test_another_file_is_refused_while_the_first_is_not_drained(
     endpoints: Endpoints, tmp_path: Path, drained: bool | None
 ) -> None:
     first = _replay(tmp_path, "a")
-    prepare(endpoints, tmp_path, first)
+    prepare_known(endpoints, tmp_path, first)
     _leave(endpoints, first, drained)
     with pytest.raises(OperatorMustActError, match=r"a\.jsonl is not drained"):
-        prepare(endpoints, tmp_path, _replay(tmp_path, "bb"))
+        prepare_known(endpoints, tmp_path, _replay(tmp_path, "bb"))
 
 
 def test_another_file_follows_a_drained_one(endpoints: Endpoints, tmp_path: Path) -> None:
     first = _replay(tmp_path, "a")
-    before = prepare(endpoints, tmp_path, first)
+    before = prepare_known(endpoints, tmp_path, first)
     _leave(endpoints, first, drained=True)
-    assert prepare(endpoints, tmp_path, _replay(tmp_path, "bb")) != before
+    assert prepare_known(endpoints, tmp_path, _replay(tmp_path, "bb")) != before
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "设备", "x" * 65])
 def test_a_name_that_no_topic_can_carry_is_refused(endpoints: Endpoints, tmp_path: Path, name: str) -> None:
     with pytest.raises(OperatorMustActError, match="expected up to 64"):
-        prepare(endpoints, tmp_path, Replay(name, "purchases", tmp_path / "none"))
+        prepare_known(endpoints, tmp_path, Replay(name, "purchases", tmp_path / "none"))

@@ -9,14 +9,13 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from contracts.errors import OperatorMustActError
 from infra.launcher.certificates import (
     GATEWAY_NAME,
+    NAMES,
     SERVER_NAME,
     CertificatePaths,
     certificate_paths,
     ensure_certificates,
-    issue_device_certificate,
 )
 from infra.launcher.settings import StackSettings
 
@@ -55,44 +54,39 @@ def handshake(server: CertificatePaths, client: CertificatePaths, trusted: Path)
     return str(dict(pair[0] for pair in found["subject"])["commonName"])  # type: ignore[misc]
 
 
-def test_a_device_and_the_server_trust_each_other(settings: StackSettings) -> None:
-    device = issue_device_certificate(settings, "press-01")
-    server = certificate_paths(settings, SERVER_NAME)
-    assert handshake(server, device, device.ca_file) == "press-01"
+@pytest.mark.parametrize("name", [name for name in NAMES if name != SERVER_NAME])
+def test_a_service_and_the_server_trust_each_other(settings: StackSettings, name: str) -> None:
+    service = certificate_paths(settings, name)
+    assert handshake(certificate_paths(settings, SERVER_NAME), service, service.ca_file) == name
 
 
-def test_a_device_of_another_copy_is_refused(settings: StackSettings, tmp_path: Path) -> None:
-    stranger = issue_device_certificate(StackSettings(tmp_path), "press-01")
+def test_a_service_of_another_copy_is_refused(settings: StackSettings, tmp_path: Path) -> None:
+    ensure_certificates(StackSettings(tmp_path))
+    stranger = certificate_paths(StackSettings(tmp_path), GATEWAY_NAME)
     server = certificate_paths(settings, SERVER_NAME)
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(server, stranger, server.ca_file)
 
 
-def test_a_device_keeps_its_certificate(settings: StackSettings) -> None:
-    first = issue_device_certificate(settings, "press-02").certificate_file.read_bytes()
-    assert issue_device_certificate(settings, "press-02").certificate_file.read_bytes() == first
+def test_a_service_keeps_its_certificate(settings: StackSettings) -> None:
+    first = certificate_paths(settings, GATEWAY_NAME).certificate_file.read_bytes()
+    ensure_certificates(settings)
+    assert certificate_paths(settings, GATEWAY_NAME).certificate_file.read_bytes() == first
     subject = x509.load_pem_x509_certificate(first).subject
-    assert [name.value for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["press-02"]
+    assert [name.value for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [GATEWAY_NAME]
 
 
-def test_certificates_asked_for_side_by_side_share_one_authority(tmp_path: Path) -> None:
+def test_certificates_made_side_by_side_share_one_authority(tmp_path: Path) -> None:
     settings = StackSettings(tmp_path)
-    names = [f"press-{number}" for number in range(8)]
-    threads = [threading.Thread(target=issue_device_certificate, args=(settings, name)) for name in names]
+    threads = [threading.Thread(target=ensure_certificates, args=(settings,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     authority = x509.load_pem_x509_certificate(certificate_paths(settings, "ca").ca_file.read_bytes())
-    for name in names:
+    for name in NAMES:
         leaf = x509.load_pem_x509_certificate(certificate_paths(settings, name).certificate_file.read_bytes())
         leaf.verify_directly_issued_by(authority)
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "a b", "+", "#", "x" * 65, GATEWAY_NAME, SERVER_NAME, "ca"])
-def test_a_name_that_is_no_device_gets_no_certificate(settings: StackSettings, name: str) -> None:
-    with pytest.raises(OperatorMustActError):
-        issue_device_certificate(settings, name)
 
 
 def test_keys_are_private(settings: StackSettings) -> None:

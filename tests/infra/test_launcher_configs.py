@@ -11,6 +11,8 @@ import yaml
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
+from gateway.enrolment.config import EnrolmentConfig
+from infra.launcher.certificates import GATEWAY_NAME, NAMES
 from infra.launcher.endpoints import Endpoints, endpoints_file, endpoints_of, read_endpoints, write_endpoints
 from infra.launcher.errors import SettingsError
 from infra.launcher.files import write_file
@@ -49,6 +51,7 @@ def rendered(part: Part, name: str) -> str:
     ("part", "kind"),
     [
         (services.GATEWAY, GatewayConfig),
+        (services.ENROLMENT, EnrolmentConfig),
         (services.INGEST, LakeConfig),
         (services.MAINTENANCE, LakeConfig),
         (services.PRESELECT, PreselectConfig),
@@ -76,23 +79,29 @@ def test_the_job_is_submitted_with_its_own_file(parts: dict[str, Part]) -> None:
     assert f'JOB_NAME = "{keeper.job_name}"' in source
 
 
-def test_a_device_may_speak_under_its_own_name_only() -> None:
-    assert mosquitto.access_rules().splitlines() == [
-        "user gateway",
-        "topic read fl/v1/up/#",
-        "topic read fl/v1/state/#",
-        "topic write fl/v1/down/#",
-        "",
-        "pattern write fl/v1/up/+/%u",
-        "pattern write fl/v1/state/%u",
-        "pattern read fl/v1/down/%u/#",
-    ]
+def test_every_way_into_the_broker_wants_a_certificate_and_has_rules(context: Context) -> None:
+    blocks = mosquitto.broker_settings(context).split("listener ")[1:]
+    ports = ("mosquitto", "mosquitto_bootstrap", "mosquitto_gateway", "mosquitto_services")
+    assert [block.splitlines()[0] for block in blocks] == [f"{context.settings.port(name)} 127.0.0.1" for name in ports]
+    for block, name in zip(blocks, ports, strict=True):
+        lines = block.splitlines()[1:]
+        assert {"allow_anonymous false", "require_certificate true", "use_identity_as_username true"} <= set(lines)
+        assert f"acl_file {context.data('mosquitto')}/acl-{name}" in lines
+        by_name = name in ("mosquitto", "mosquitto_bootstrap")
+        assert f"use_username_as_clientid {str(by_name).lower()}" in lines
+        assert any(line.startswith("crlfile ") for line in lines) == (name == "mosquitto")
 
 
-def test_the_broker_has_one_listener_and_it_wants_a_certificate(context: Context) -> None:
-    lines = mosquitto.broker_settings(context).splitlines()
-    assert [line for line in lines if line.startswith(("listener", "port"))] == ["listener 30030 127.0.0.1"]
-    assert {"allow_anonymous false", "require_certificate true", "use_identity_as_username true"} <= set(lines)
+def test_the_gateways_rules_survive_a_reload() -> None:
+    """The broker forgets on SIGHUP what a user who is away may do, but not what patterns say."""
+    granted = [line for line in mosquitto.gateway_rules().splitlines() if " read " in line or " write " in line]
+    assert granted
+    assert all(line.startswith("pattern ") for line in granted)
+
+
+def test_nobody_but_the_gateway_has_its_rights() -> None:
+    denied = re.findall(r"^user (.+)\ntopic deny #$", mosquitto.gateway_rules(), re.MULTILINE)
+    assert sorted([*denied, GATEWAY_NAME]) == sorted(NAMES)
 
 
 def test_kafka_listens_plain_on_loopback_and_with_certificates(context: Context) -> None:

@@ -17,7 +17,7 @@ from contracts import topics
 from federation.config import TrinoConfig
 from federation.errors import LoginRefusedError, QueryRefusedError
 from federation.trino import TrinoClient
-from infra.launcher.certificates import issue_device_certificate
+from infra.fleet.identity import ensure_identity
 from infra.launcher.endpoints import Endpoints, StoreEndpoint
 
 pytestmark = pytest.mark.stack
@@ -72,11 +72,11 @@ def assert_refused_without_certificate(host: str, port: int, ca_file: str, reque
 
 
 def test_a_device_is_heard_under_its_own_name_only(stack: Endpoints) -> None:
-    own = issue_device_certificate(stack.settings(), "listener-test")
+    own = ensure_identity(stack, "listener-test")
     results: dict[int, int] = {}
     connected, answered = threading.Event(), threading.Event()
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="listener-test", protocol=mqtt.MQTTv5)
-    client.tls_set(str(own.ca_file), str(own.certificate_file), str(own.key_file))
+    client.tls_set(stack.mqtt.ca_file, own.cert_file, own.key_file)
     client.on_connect = lambda *_: connected.set()
 
     def on_publish(_client: object, _data: object, number: int, reason: object, _properties: object) -> None:

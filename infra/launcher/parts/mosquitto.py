@@ -1,11 +1,22 @@
-"""mosquitto: the MQTT broker, reachable only with a client certificate; the certificate's name is the user."""
+"""mosquitto: the MQTT broker. A certificate opens the listener of its authority; its name is the user."""
 
+import datetime as dt
 import threading
 from pathlib import Path
 from typing import Final
 
-from infra.launcher.accounts import SERVICE_ACCOUNT, give_folder, is_root
-from infra.launcher.certificates import GATEWAY_NAME, LAUNCHER_NAME, SERVER_NAME
+from msgspec import Struct
+
+from gateway.enrolment.authority import CLAIMS, DEVICES, ensure_public_files, public_dir, revocation_list
+from infra.launcher.accounts import SERVICE_ACCOUNT, give_folder, is_root, open_way
+from infra.launcher.certificates import (
+    ENROLMENT_NAME,
+    GATEWAY_NAME,
+    LAUNCHER_NAME,
+    NAMES,
+    OPERATOR_NAME,
+    SERVER_NAME,
+)
 from infra.launcher.errors import NotReadyError, PartFailedError
 from infra.launcher.files import write_file
 from infra.launcher.model import ConfigFile, Context, Part
@@ -30,6 +41,24 @@ BROKER_LIMITS: Final = {
 }
 
 
+class Listener(Struct, frozen=True):
+    """One way into the broker: who may come, by the authority of his certificate, and what he may do there.
+
+    With `name_is_id` the common name is the client id too: nobody takes over a session under another's name.
+    """
+
+    port: str
+    ca_file: Path
+    rules: str
+    name_is_id: bool
+    list_file: Path | None = None
+
+    @property
+    def rules_file(self) -> str:
+        """Name of its ACL file."""
+        return f"acl-{self.port}"
+
+
 def part(context: Context) -> Part:
     """Return the part."""
     return Part(
@@ -38,20 +67,40 @@ def part(context: Context) -> Part:
         command=(str(mosquitto_binary()), "-c", str(_home(context) / "mosquitto.conf")),
         address=f"mqtts://{HOST}:{context.settings.port('mosquitto')}",
         probe=probe,
-        ports=("mosquitto",),
+        ports=tuple(listener.port for listener in listeners(context)),
         owned=(_home(context),),
         user=SERVICE_ACCOUNT,
         prepare=prepare,
     )
 
 
+def listeners(context: Context) -> tuple[Listener, ...]:
+    """Return every way in. No certificate opens two of them but those of our own services."""
+    public, own_ca = public_dir(identity_dir(context)), _home(context) / "ca.pem"
+    return (
+        Listener("mosquitto", public / f"{DEVICES}.pem", device_rules(), True, revocation_list(identity_dir(context))),
+        Listener("mosquitto_bootstrap", public / f"{CLAIMS}.pem", bootstrap_rules(), True),
+        Listener("mosquitto_gateway", own_ca, gateway_rules(), False),
+        Listener("mosquitto_services", own_ca, service_rules(), False),
+    )
+
+
+def identity_dir(context: Context) -> Path:
+    """Return the enrolment service's folder."""
+    return context.data(ENROLMENT_NAME)
+
+
+def pid_file(context: Context) -> Path:
+    """Return where the broker writes its process id."""
+    return _home(context) / "mosquitto.pid"
+
+
 def broker_settings(context: Context) -> str:
-    """Render `mosquitto.conf`: one TLS listener, no anonymous client."""
+    """Render `mosquitto.conf`: TLS listeners, no anonymous client."""
     home = _home(context)
     lines: list[tuple[str, object]] = [
-        ("per_listener_settings", "false"),
-        ("allow_anonymous", "false"),
-        ("acl_file", home / "acl"),
+        ("per_listener_settings", "true"),
+        ("pid_file", pid_file(context)),
         ("persistence_location", f"{home}/"),
         *BROKER_LIMITS.items(),
         ("log_dest", "stderr"),
@@ -59,28 +108,72 @@ def broker_settings(context: Context) -> str:
         ("log_type", "warning"),
         ("log_type", "notice"),
         ("connection_messages", "false"),
-        ("listener", f"{context.settings.port('mosquitto')} {HOST}"),
-        ("cafile", home / "ca.pem"),
-        ("certfile", home / "server.pem"),
-        ("keyfile", home / "server.key"),
-        ("require_certificate", "true"),
-        ("use_identity_as_username", "true"),
-        ("tls_version", "tlsv1.3"),
     ]
+    for listener in listeners(context):
+        lines += [
+            ("listener", f"{context.settings.port(listener.port)} {HOST}"),
+            ("allow_anonymous", "false"),
+            ("acl_file", home / listener.rules_file),
+            ("cafile", listener.ca_file),
+            *([("crlfile", listener.list_file)] if listener.list_file else []),
+            ("certfile", home / "server.pem"),
+            ("keyfile", home / "server.key"),
+            ("require_certificate", "true"),
+            ("use_identity_as_username", "true"),
+            ("use_username_as_clientid", "true" if listener.name_is_id else "false"),
+            ("tls_version", "tlsv1.3"),
+        ]
     return "".join(f"{key} {value}\n" for key, value in lines)
 
 
-def access_rules() -> str:
-    """Render the ACL file: a device speaks under its own name only, the gateway takes all and answers all."""
+def device_rules() -> str:
+    """Render the ACL of devices: each speaks under its own name and hears what is sent to it, nothing else.
+
+    The broker grants any subscription and then delivers by these rules: what is not named here never arrives.
+    """
     return (
-        f"user {GATEWAY_NAME}\n"
-        "topic read fl/v1/up/#\n"
-        "topic read fl/v1/state/#\n"
-        "topic write fl/v1/down/#\n"
-        "\n"
         "pattern write fl/v1/up/+/%u\n"
         "pattern write fl/v1/state/%u\n"
+        "pattern write fl/v1/enrol/%u/renew\n"
         "pattern read fl/v1/down/%u/#\n"
+    )
+
+
+def bootstrap_rules() -> str:
+    """Render the ACL of claim certificates: ask for a certificate under the name claimed, hear the answer."""
+    return "pattern write fl/v1/enrol/%u/request\npattern read fl/v1/enrol/%u/answer\n"
+
+
+def gateway_rules() -> str:
+    """Render the ACL of the gateway: it takes all and answers all, but hands out no certificates.
+
+    Patterns, although they hold no name: on SIGHUP the broker forgets the rules of a user who is away, and what comes
+    for his session meanwhile is dropped. Patterns stay. Who else has a certificate of this authority may do nothing.
+    """
+    others = "".join(f"user {name}\ntopic deny #\n\n" for name in NAMES if name != GATEWAY_NAME)
+    return (
+        f"{others}"
+        "pattern deny fl/v1/down/+/certificate\n"
+        "pattern read fl/v1/up/#\n"
+        "pattern read fl/v1/state/#\n"
+        "pattern write fl/v1/down/#\n"
+    )
+
+
+def service_rules() -> str:
+    """Render the ACL of the enrolment service and its operators, none of whom leaves a session behind."""
+    return (
+        f"user {ENROLMENT_NAME}\n"
+        "topic read fl/v1/enrol/+/request\n"
+        "topic read fl/v1/enrol/+/renew\n"
+        "topic read fl/v1/operator/+/+/request\n"
+        "topic write fl/v1/enrol/+/answer\n"
+        "topic write fl/v1/down/+/certificate\n"
+        "topic write fl/v1/operator/+/+/answer\n"
+        "\n"
+        f"user {OPERATOR_NAME}\n"
+        f"topic write fl/v1/operator/{OPERATOR_NAME}/+/request\n"
+        f"topic read fl/v1/operator/{OPERATOR_NAME}/+/answer\n"
     )
 
 
@@ -93,9 +186,10 @@ def prepare(context: Context) -> None:
         )
     home = _home(context)
     server = context.certificate(SERVER_NAME)
+    ensure_public_files(identity_dir(context), dt.datetime.now(dt.UTC))
     for file in (
         ConfigFile(home / "mosquitto.conf", broker_settings(context)),
-        ConfigFile(home / "acl", access_rules()),
+        *(ConfigFile(home / listener.rules_file, listener.rules) for listener in listeners(context)),
         ConfigFile(home / "ca.pem", server.ca_file.read_text()),
         ConfigFile(home / "server.pem", server.certificate_file.read_text()),
         ConfigFile(home / "server.key", server.key_file.read_text()),
@@ -103,6 +197,7 @@ def prepare(context: Context) -> None:
         write_file(file.path, file.text.encode())
     if is_root():
         give_folder(home, SERVICE_ACCOUNT)
+        open_way(public_dir(identity_dir(context)))
 
 
 def probe(context: Context) -> None:
@@ -118,7 +213,7 @@ def probe(context: Context) -> None:
         None if reason.is_failure else answered.set()
     )
     try:
-        client.connect(HOST, context.settings.port("mosquitto"))
+        client.connect(HOST, context.settings.port("mosquitto_services"))
     except OSError as error:
         raise NotReadyError(f"mosquitto: {error}") from None
     client.loop_start()

@@ -12,7 +12,8 @@ from msgspec import Struct
 from federation import config as federation_config
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig, MqttConfig
-from infra.launcher.certificates import GATEWAY_NAME, SERVER_NAME
+from gateway.enrolment.config import EnrolmentConfig
+from infra.launcher.certificates import ENROLMENT_NAME, GATEWAY_NAME, OPERATOR_NAME, SERVER_NAME
 from infra.launcher.errors import NotReadyError
 from infra.launcher.job_keeper import JobKeeperConfig
 from infra.launcher.model import ConfigFile, Context, Part
@@ -24,6 +25,7 @@ from infra.setup.paths import flink_home, lake_python, repo_root
 from lakehouse.config import CatalogConfig, LakeConfig
 
 GATEWAY: Final = "gateway"
+ENROLMENT: Final = "enrolment"
 INGEST: Final = "ingest"
 MAINTENANCE: Final = "maintenance"
 PRESELECT: Final = "preselect"
@@ -41,10 +43,19 @@ JOB_READY_WITHIN_S: Final = 300  # `flink run` takes 9 to 23 s on an idle machin
 def parts(context: Context) -> tuple[Part, ...]:
     """Return all of them."""
     stores = (kafka.NAME, postgres.NAME, store_a.NAME, store_b.NAME)
-    broker = f"{HOST}:{context.settings.port('mosquitto')} -> {kafka.bootstrap(context)}"
+    broker = f"{HOST}:{context.settings.port('mosquitto_gateway')} -> {kafka.bootstrap(context)}"
     return (
         _service(
             context, GATEWAY, "MQTT gateway", "gateway", gateway_config(context), (mosquitto.NAME, kafka.NAME), broker
+        ),
+        _service(
+            context,
+            ENROLMENT,
+            "Enrolment",
+            "gateway.enrolment",
+            enrolment_config(context),
+            (mosquitto.NAME,),
+            f"{HOST}:{context.settings.port('mosquitto_services')}",
         ),
         _service(context, INGEST, "Ingest", "lakehouse", lake_config(context), stores),
         _service(context, MAINTENANCE, "Table maintenance", "lakehouse.maintenance", lake_config(context), (INGEST,)),
@@ -74,16 +85,30 @@ def ready_path(context: Context, name: str) -> Path:
 
 def gateway_config(context: Context) -> GatewayConfig:
     """Return the gateway's configuration."""
-    own = context.certificate(GATEWAY_NAME)
     return GatewayConfig(
-        kafka_bootstrap=kafka.bootstrap(context),
-        mqtt=MqttConfig(
-            host=HOST,
-            port=context.settings.port("mosquitto"),
-            ca_file=str(own.ca_file),
-            cert_file=str(own.certificate_file),
-            key_file=str(own.key_file),
-        ),
+        kafka_bootstrap=kafka.bootstrap(context), mqtt=mqtt_config(context, GATEWAY_NAME, "mosquitto_gateway")
+    )
+
+
+def enrolment_config(context: Context) -> EnrolmentConfig:
+    """Return the configuration of the enrolment service."""
+    return EnrolmentConfig(
+        mqtt=mqtt_config(context, ENROLMENT_NAME, "mosquitto_services"),
+        folder=str(mosquitto.identity_dir(context)),
+        broker_pid_file=str(mosquitto.pid_file(context)),
+        operators=(OPERATOR_NAME,),
+    )
+
+
+def mqtt_config(context: Context, name: str, listener: str) -> MqttConfig:
+    """Return how one of our own identities reaches a listener of the broker."""
+    own = context.certificate(name)
+    return MqttConfig(
+        host=HOST,
+        port=context.settings.port(listener),
+        ca_file=str(own.ca_file),
+        cert_file=str(own.certificate_file),
+        key_file=str(own.key_file),
     )
 
 
