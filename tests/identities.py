@@ -22,7 +22,7 @@ def issue_identity(settings: StackSettings, device: str, valid: dt.timedelta = V
     folder = settings.state_dir / "identities" / device
     folder.mkdir(parents=True, exist_ok=True)
     authority = open_authority(mosquitto.identity_dir(context), DEVICES, now)
-    issued = authority.sign(make_request(folder, device), device, valid, now)
+    issued = authority.sign(make_request(folder, device).csr_pem, device, valid, now)
     certificate = folder / "certificate.pem"
     certificate.write_text(issued.pem)
     validity = Validity(issued.not_before_ms, issued.not_after_ms)

@@ -1,5 +1,6 @@
 """Processes of a test's own, so that it may kill them: parts of the stack, and our own processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,7 +37,12 @@ class Daemon:
         user = self.part.user if is_root() else None
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                self.part.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, user=user
+                self.part.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                user=user,
+                env={**os.environ, **self.part.environment},
             )
         eventually(self._is_ready, f"{self.part.name} is ready, log {log}")
         self.part.provision(self._context)

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
                 invitation = enrolment.decode_invitation(file.read(INVITATION_BYTES_MAX + 1))
             sys.stdout.write(f"{enrol(invitation, identity).cert_file}\n")
         else:
-            request = RenewRequest(make_request(identity.begin(), options.device))
+            request = RenewRequest(make_request(identity.begin(), options.device).csr_pem)
             sys.stdout.write(enrolment.encode(request).decode() + "\n")
     except (FieldlakeError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -14,7 +14,7 @@ from contracts import enrolment, topics
 from contracts.enrolment import EnrolRequest, Invitation, Refused
 from contracts.errors import EnrolmentMessageError
 from edge_agent.adapters.identity import Generation, IdentityFolder, write_file
-from edge_agent.enrolment.keys import make_request
+from edge_agent.enrolment.keys import Request, make_request
 from edge_agent.errors import InvitationError, NotEnrolledError
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -27,13 +27,9 @@ def enrol(invitation: Invitation, identity: IdentityFolder) -> Generation:
     After a crash or NotEnrolledError call it again: the key that may have used the token already is used again. Raises
     InvitationError when the service refuses, IdentityError for an answer that does not fit the key.
     """
-    folder = identity.unanswered() or identity.begin()
-    request = EnrolRequest(make_request(folder, invitation.device), invitation.token)
-    document = _ask(invitation, enrolment.encode(request))
-    try:
-        answer = enrolment.decode_answer(document)
-    except EnrolmentMessageError as error:
-        raise InvitationError(f"enrolment of {invitation.device}: {error}") from None
+    request = make_request(identity.unanswered() or identity.begin(), invitation.device)
+    document = _ask(invitation, request)
+    answer = enrolment.decode_answer(document)
     if isinstance(answer, Refused):
         kind = NotEnrolledError if answer.retry else InvitationError
         raise kind(f"enrolment of {invitation.device}: refused: {answer.detail}")
@@ -41,7 +37,7 @@ def enrol(invitation: Invitation, identity: IdentityFolder) -> Generation:
     return identity.promote()
 
 
-def _ask(invitation: Invitation, request: bytes) -> bytes:
+def _ask(invitation: Invitation, request: Request) -> bytes:
     address = f"{invitation.host}:{invitation.bootstrap_port}"
     answers: list[bytes] = []
     answered = threading.Event()
@@ -54,11 +50,13 @@ def _ask(invitation: Invitation, request: bytes) -> bytes:
             client.subscribe(topics.enrol_answer(invitation.device), qos=1)
 
     def on_subscribe(*_: Any) -> None:
-        client.publish(topics.enrol_request(invitation.device), request, qos=1)
+        message = EnrolRequest(request.csr_pem, invitation.token)
+        client.publish(topics.enrol_request(invitation.device), enrolment.encode(message), qos=1)
 
     def on_message(_client: Client, _data: Any, message: MQTTMessage) -> None:
-        answers.append(bytes(message.payload))
-        answered.set()
+        if _is_for(request, bytes(message.payload)):
+            answers.append(bytes(message.payload))
+            answered.set()
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
     try:
@@ -76,6 +74,15 @@ def _ask(invitation: Invitation, request: bytes) -> bytes:
         client.disconnect()
         client.loop_stop()
     return answers[0]
+
+
+def _is_for(request: Request, document: bytes) -> bool:
+    """Pass over answers to somebody else who holds the same invitation."""
+    try:
+        answer = enrolment.decode_answer(document)
+    except EnrolmentMessageError:
+        return False
+    return answer.key_sha256 in ("", request.key_sha256)
 
 
 def _tls(invitation: Invitation) -> ssl.SSLContext:

@@ -1,18 +1,27 @@
 """The device's own key: made here, written once, read only by its owner."""
 
+import hashlib
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 
 from edge_agent.adapters.identity import KEY, write_file
 from edge_agent.errors import IdentityError
 
 
-def make_request(folder: Path, device: str) -> str:
-    """Make a P-256 key in a generation's folder unless it has one; return a request for it (PKCS 10, PEM).
+class Request(Struct, frozen=True):
+    """A certificate signing request (PKCS 10, PEM), and the hash by which the answer names its key."""
+
+    csr_pem: str
+    key_sha256: str
+
+
+def make_request(folder: Path, device: str) -> Request:
+    """Make a P-256 key in a generation's folder unless it has one; return a request for it.
 
     Raises IdentityError for a key file that cannot be read, OSError for a disk that takes no file.
     """
@@ -27,7 +36,8 @@ def make_request(folder: Path, device: str) -> str:
         )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+    encoded = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return Request(request.public_bytes(serialization.Encoding.PEM).decode(), hashlib.sha256(encoded).hexdigest())
 
 
 def _read(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -18,17 +18,11 @@ import msgspec
 
 from contracts.errors import OperatorMustActError
 from gateway.clock import WallClock
-from gateway.enrolment.authority import (
-    CLAIMS,
-    DEVICES,
-    ensure_public_files,
-    open_authority,
-    private_dir,
-    revocation_list,
-)
+from gateway.enrolment.authority import CLAIMS, DEVICES, open_authority, private_dir
 from gateway.enrolment.config import EnrolmentConfig
 from gateway.enrolment.desk import Desk
 from gateway.enrolment.door import MosquittoDoor
+from gateway.enrolment.lists import RevocationLists
 from gateway.enrolment.registry import Registry
 from gateway.enrolment.service import Service
 from gateway.errors import GatewayConfigError
@@ -63,17 +57,10 @@ def make_service(config: EnrolmentConfig, ready_file: Path, status_file: Path) -
     """Open what the configuration names. Raises AuthorityError and RegistryError."""
     clock, folder = WallClock(), Path(config.folder)
     now = dt.datetime.fromtimestamp(clock.now_ms() / 1_000, dt.UTC)
-    ensure_public_files(folder, now)
+    devices, claims = open_authority(folder, DEVICES, now), open_authority(folder, CLAIMS, now)
     registry = Registry(private_dir(folder) / REGISTRY_FILE)
-    door = MosquittoDoor(config.mqtt, revocation_list(folder), Path(config.broker_pid_file))
-    desk = Desk(
-        registry,
-        open_authority(folder, DEVICES, now),
-        open_authority(folder, CLAIMS, now),
-        door,
-        clock,
-        config.certificate_valid_s,
-    )
+    door = MosquittoDoor(config.mqtt, RevocationLists(folder, devices), clock)
+    desk = Desk(registry, devices, claims, door, clock, config.certificate_valid_s)
     return Service(config, desk, clock, ready_file, status_file), registry
 
 

@@ -30,8 +30,8 @@ PUBLIC_MODE: Final = 0o644
 CA_VALID: Final = dt.timedelta(days=3_650)
 BACKDATED_MAX: Final = dt.timedelta(hours=1)  # a device whose clock lags must not refuse a certificate made just now
 BACKDATED_SHARE: Final = 0.01  # of the life: a certificate of minutes must not be born old
-# The list is pushed to the broker and not fetched: an expiry would guard against nothing, and would shut all devices
-# out once this service has been away for so long.
+# A list lies where the broker reads it, nobody fetches it: an expiry would guard against nothing, and would shut all
+# devices out once this service has been away for so long.
 LIST_VALID: Final = CA_VALID
 
 
@@ -43,11 +43,6 @@ def private_dir(folder: Path) -> Path:
 def public_dir(folder: Path) -> Path:
     """Return the folder that the broker reads too."""
     return folder / "public"
-
-
-def revocation_list(folder: Path) -> Path:
-    """Return where the list of revoked device certificates lies."""
-    return public_dir(folder) / "devices.crl"
 
 
 class Authority:
@@ -82,12 +77,28 @@ class Authority:
             not_after_ms=_ms(certificate.not_valid_after_utc),
         )
 
-    def revocation_list(self, revoked: Iterable[RevokedSerial], number: int, now: dt.datetime) -> bytes:
-        """Return a signed list in PEM form. A later list needs a larger number."""
+    @property
+    def name_hash(self) -> str:
+        """OpenSSL's hash of its name, by which files about it are found (`openssl rehash`).
+
+        The first four bytes, little-endian, of the SHA-1 of the name's canonical form: values in lower case.
+        """
+        parts = [(part.oid, str(part.value)) for part in self._certificate.subject]
+        encoded = x509.Name(
+            [x509.NameAttribute(oid, " ".join(value.lower().split())) for oid, value in parts]
+        ).public_bytes()
+        content = encoded[2:]  # without tag and length of the sequence, which is shorter than 128 bytes
+        digest = hashlib.sha1(content, usedforsecurity=False).digest()
+        return f"{int.from_bytes(digest[:4], 'little'):08x}"
+
+    def revocation_list(
+        self, revoked: Iterable[RevokedSerial], number: int, this_update: dt.datetime, now: dt.datetime
+    ) -> bytes:
+        """Return a signed list in PEM form. Of two lists the one with the later `this_update` counts, in seconds."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._certificate.subject)
-            .last_update(now - BACKDATED_MAX)
+            .last_update(this_update)
             .next_update(now + LIST_VALID)
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(self._identifier(), critical=False)
@@ -112,7 +123,7 @@ def open_authority(folder: Path, name: str, now: dt.datetime) -> Authority:
         part.mkdir(parents=True, exist_ok=True)
         part.chmod(mode)
     key_file, certificate_file = private_dir(folder) / f"{name}.key", public_dir(folder) / f"{name}.pem"
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder):
         unfinished = certificate_file.with_suffix(".next")
         if key_file.exists() and unfinished.exists():
             unfinished.replace(certificate_file)
@@ -124,14 +135,6 @@ def open_authority(folder: Path, name: str, now: dt.datetime) -> Authority:
                 )
             _make(name, key_file, certificate_file, now)
         return _read(name, key_file, certificate_file)
-
-
-def ensure_public_files(folder: Path, now: dt.datetime) -> None:
-    """Make what the broker needs before it can start: both authorities, and a first, empty revocation list."""
-    open_authority(folder, CLAIMS, now)
-    devices = open_authority(folder, DEVICES, now)
-    if not revocation_list(folder).exists():
-        write_file(revocation_list(folder), devices.revocation_list((), 0, now), PUBLIC_MODE)
 
 
 def key_sha256(csr_pem: str) -> str:
@@ -191,8 +194,8 @@ def _make(name: str, key_file: Path, certificate_file: Path, now: dt.datetime) -
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two first calls side by side would each make an authority, and one of them would sign for nobody."""
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the folder: two first calls side by side would each make an authority, one of which signs for nobody."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -11,14 +11,13 @@ INVITATION_VALID_S_MAX: Final = 30 * 86_400  # s; an invitation that nobody used
 
 
 class EnrolmentConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One process owns `folder`: keys of the authorities, registry, revocation list.
+    """One process owns `folder`: keys of the authorities, registry, and the revocation lists that the broker reads.
 
-    `mqtt` is the broker's listener for services. `broker_pid_file` names the process that reads the revocation list
-    again on SIGHUP. `operators` are the common names that may ask for more than a certificate.
+    `mqtt` is the broker's listener for services. `operators` are the common names that may ask for more than a
+    certificate.
     """
 
     mqtt: MqttConfig
     folder: str
-    broker_pid_file: str
     operators: tuple[str, ...] = ("operator",)
     certificate_valid_s: int = CERTIFICATE_VALID_S

@@ -10,7 +10,7 @@ A first or a next certificate:
 A revocation:
 
 1. registry   state, certificates, audit rows, `cut wanted`, one transaction. Crash after: a start finds the wish.
-2. list       the revocation list lies where the broker reads it, and the broker has read it: no new connection.
+2. list       the revocation list lies where the broker reads it for every new connection: none by these certificates.
 3. cut        the live connection ends. It cannot come back, so only this order leaves no gap.
 4. registry   the wish is gone. Crash before: 2 and 3 again, which changes nothing.
 """
@@ -70,6 +70,7 @@ class Desk:
         self._door, self._clock = door, clock
         self._valid = dt.timedelta(seconds=certificate_valid_s)
         self._limiter = Limiter()
+        self._listed = False  # the lists may be older than the registry, which was brought back from a backup, say
 
     def enrol(self, origin: str, request: EnrolRequest) -> Answer:
         """Answer a device that has an invitation."""
@@ -102,19 +103,16 @@ class Desk:
                 entries = tuple(_entry(device) for device in found[:DEVICES_PER_PAGE])
                 return Devices(entries, more=len(found) > DEVICES_PER_PAGE)
 
-    def enforce(self, *, publish: bool = False) -> None:
-        """Bring what the registry wants to the broker; with `publish` also when nobody waits for it.
+    def enforce(self) -> None:
+        """Bring what the registry wants to the broker; nothing happens when all of it is in force.
 
         Raises BrokerAwayError; the wish stays.
         """
         wanted = self._registry.cuts_wanted()
-        if not wanted and not publish:
+        if self._listed and not wanted:
             return
-        now_ms = self._clock.now_ms()
-        serials = self._registry.revoked(now_ms)
-        self._door.refuse(
-            self._devices.revocation_list(serials, self._registry.list_number(), _time(now_ms))
-        )  # Step 2.
+        self._door.refuse(self._registry.revoked(self._clock.now_ms()))  # Step 2.
+        self._listed = True
         for device in wanted:
             self._door.cut(device)  # Step 3.
             self._registry.cut(device)  # Step 4.

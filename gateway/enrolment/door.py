@@ -1,47 +1,38 @@
-"""The broker's side of a revocation, for mosquitto: its revocation list, its SIGHUP, a session taken over.
+"""The broker's side of a revocation, for mosquitto 2.0: lists that it finds by itself, and a session taken over.
 
-mosquitto reads the list at its start and on SIGHUP, where it also makes its TLS context anew, so that no session ticket
-of before opens it. A connection that stands is left alone by that. But a listener for devices takes the common name as
-client id, and of two connections with one client id the newer wins: whoever connects under the device's name cuts it.
-That connection takes several turns of the broker's loop, each of which would see the SIGHUP sent before it.
+Its TLS library reads a new list for the next connection. A connection that stands is left alone by that. But a listener
+for devices takes the common name as client id, and of two connections with one client id the newer wins: whoever
+connects under the device's name cuts it. No SIGHUP: with names from certificates it ruins sessions of clients who are
+away. The broker must give out no session tickets (`NumTickets = 0`), for a ticket opens a connection unchecked.
 """
 
-import os
-import signal
+import datetime as dt
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
 
+from contracts.ports import Clock
 from gateway.config import MqttConfig
-from gateway.enrolment.authority import PUBLIC_MODE, write_file
+from gateway.enrolment.core.model import RevokedSerial
+from gateway.enrolment.lists import RevocationLists
 from gateway.enrolment.session import connect, make_client
 from gateway.errors import BrokerAwayError
 
 CUT_WITHIN_S: Final = 3.0  # s; takes 50 ms, and a revocation has five seconds
 TURN_S: Final = 0.1
-PROCESS_NAME: Final = "mosquitto"
 
 
 class MosquittoDoor:
     """Implements `ports.Door`."""
 
-    def __init__(self, mqtt: MqttConfig, list_file: Path, pid_file: Path) -> None:
-        self._mqtt, self._list_file, self._pid_file = mqtt, list_file, pid_file
+    def __init__(self, mqtt: MqttConfig, lists: RevocationLists, clock: Clock) -> None:
+        self._mqtt, self._lists, self._clock = mqtt, lists, clock
 
-    def refuse(self, revocation_list_pem: bytes) -> None:
-        write_file(self._list_file, revocation_list_pem, PUBLIC_MODE)
-        try:
-            pid = int(self._pid_file.read_text())
-            # A number that was left behind may be anybody's by now, and SIGHUP ends most programs.
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            if name != PROCESS_NAME:
-                raise BrokerAwayError(f"broker: {self._pid_file} names process {pid}, which is {name!r}: start it")
-            os.kill(pid, signal.SIGHUP)
-        except (OSError, ValueError) as error:
-            raise BrokerAwayError(f"broker: {self._pid_file}: no such process ({error}): start it") from None
+    def refuse(self, revoked: Sequence[RevokedSerial]) -> None:
+        self._lists.refuse(revoked, dt.datetime.fromtimestamp(self._clock.now_ms() / 1_000, dt.UTC))
 
     def cut(self, device: str) -> None:
         client = make_client(self._mqtt, device)

@@ -1,13 +1,16 @@
 """What the enrolment service asks of the broker."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from gateway.enrolment.core.model import RevokedSerial
 
 
 class Door(Protocol):
     """Where devices come in."""
 
-    def refuse(self, revocation_list_pem: bytes) -> None:
-        """Let nobody in by a certificate on this list. Raises BrokerAwayError; the list is in force at its start."""
+    def refuse(self, revoked: Sequence[RevokedSerial]) -> None:
+        """Let nobody in by one of these certificates; they are all that must be refused, not only the newest."""
         ...
 
     def cut(self, device: str) -> None:

@@ -172,11 +172,6 @@ class Registry:
         """Note that a revocation is in force."""
         self._database.execute("UPDATE device SET cut_wanted = 0 WHERE name = ?", (device,))
 
-    def list_number(self) -> int:
-        """Return a number that grows with every change, for the revocation list."""
-        (number,) = self._database.execute("SELECT coalesce(max(id), 0) FROM audit").fetchone()
-        return int(number)
-
     def audit(self, device: str) -> list[AuditEntry]:
         """Return what happened to a device, oldest first."""
         rows = self._database.execute(

@@ -57,7 +57,6 @@ class Service:
         self._inbox: queue.Queue[Arrival | None] = queue.Queue(WAITING_MAX)
         self._stop = Event()
         self._connected = False
-        self._publish_list = True  # what the broker read at its start may be older than the registry
         self._answered: Counter[str] = Counter()
         self._enforce_at_s = self._status_at_s = 0.0
         self._client = make_client(config.mqtt, CLIENT_ID)
@@ -145,12 +144,10 @@ class Service:
     def _enforce(self, now_s: float) -> None:
         self._enforce_at_s = now_s
         try:
-            self._desk.enforce(publish=self._publish_list)
+            self._desk.enforce()
         except BrokerAwayError as error:
             self._enforce_at_s = now_s + ENFORCE_EVERY_S
             _LOG.warning("broker_not_told why=%r retry_in_s=%.0f", str(error), ENFORCE_EVERY_S)
-        else:
-            self._publish_list = False
 
     # What paho tells, on its own thread.
 
@@ -170,7 +167,6 @@ class Service:
             client.disconnect()
             return
         self._connected = True
-        self._publish_list = True  # a broker that was away may have read an older list
         self._put(Subscribed())
 
     def _on_disconnect(

@@ -102,7 +102,7 @@ class Plant:
             "kafka_bootstrap": self.bootstrap,
             "mqtt": {
                 "host": HOST,
-                "port": self.settings.port("mosquitto_gateway"),
+                "port": self.settings.port("mosquitto_services"),
                 "ca_file": str(paths.ca_file),
                 "cert_file": str(paths.certificate_file),
                 "key_file": str(paths.key_file),

@@ -12,7 +12,6 @@ from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.config import GatewayConfig
 from gateway.enrolment.config import EnrolmentConfig
-from infra.launcher.certificates import GATEWAY_NAME, NAMES
 from infra.launcher.endpoints import Endpoints, endpoints_file, endpoints_of, read_endpoints, write_endpoints
 from infra.launcher.errors import SettingsError
 from infra.launcher.files import write_file
@@ -81,7 +80,7 @@ def test_the_job_is_submitted_with_its_own_file(parts: dict[str, Part]) -> None:
 
 def test_every_way_into_the_broker_wants_a_certificate_and_has_rules(context: Context) -> None:
     blocks = mosquitto.broker_settings(context).split("listener ")[1:]
-    ports = ("mosquitto", "mosquitto_bootstrap", "mosquitto_gateway", "mosquitto_services")
+    ports = ("mosquitto", "mosquitto_bootstrap", "mosquitto_services")
     assert [block.splitlines()[0] for block in blocks] == [f"{context.settings.port(name)} 127.0.0.1" for name in ports]
     for block, name in zip(blocks, ports, strict=True):
         lines = block.splitlines()[1:]
@@ -92,16 +91,9 @@ def test_every_way_into_the_broker_wants_a_certificate_and_has_rules(context: Co
         assert any(line.startswith("crlfile ") for line in lines) == (name == "mosquitto")
 
 
-def test_the_gateways_rules_survive_a_reload() -> None:
-    """The broker forgets on SIGHUP what a user who is away may do, but not what patterns say."""
-    granted = [line for line in mosquitto.gateway_rules().splitlines() if " read " in line or " write " in line]
-    assert granted
-    assert all(line.startswith("pattern ") for line in granted)
-
-
-def test_nobody_but_the_gateway_has_its_rights() -> None:
-    denied = re.findall(r"^user (.+)\ntopic deny #$", mosquitto.gateway_rules(), re.MULTILINE)
-    assert sorted([*denied, GATEWAY_NAME]) == sorted(NAMES)
+def test_the_broker_gives_out_no_session_tickets(context: Context, parts: dict[str, Part]) -> None:
+    assert "NumTickets = 0" in mosquitto.tls_settings()
+    assert parts["mosquitto"].environment == {"OPENSSL_CONF": str(context.data("mosquitto") / "openssl.cnf")}
 
 
 def test_kafka_listens_plain_on_loopback_and_with_certificates(context: Context) -> None:

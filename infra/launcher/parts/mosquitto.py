@@ -7,13 +7,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.enrolment.authority import CLAIMS, DEVICES, ensure_public_files, public_dir, revocation_list
+from gateway.enrolment.authority import CLAIMS, DEVICES, public_dir
+from gateway.enrolment.lists import lists_dir, prepare_for_broker
 from infra.launcher.accounts import SERVICE_ACCOUNT, give_folder, is_root, open_way
 from infra.launcher.certificates import (
     ENROLMENT_NAME,
     GATEWAY_NAME,
     LAUNCHER_NAME,
-    NAMES,
     OPERATOR_NAME,
     SERVER_NAME,
 )
@@ -25,6 +25,7 @@ from infra.setup.paths import mosquitto_binary
 
 NAME: Final = "mosquitto"
 PROBE_TIMEOUT_S: Final = 3.0
+FIRST_LIST: Final = "devices.crl"
 
 BROKER_LIMITS: Final = {
     "persistence": "true",
@@ -51,7 +52,7 @@ class Listener(Struct, frozen=True):
     ca_file: Path
     rules: str
     name_is_id: bool
-    list_file: Path | None = None
+    lists_dir: Path | None = None
 
     @property
     def rules_file(self) -> str:
@@ -71,17 +72,17 @@ def part(context: Context) -> Part:
         owned=(_home(context),),
         user=SERVICE_ACCOUNT,
         prepare=prepare,
+        environment={"OPENSSL_CONF": str(_tls_file(context))},
     )
 
 
 def listeners(context: Context) -> tuple[Listener, ...]:
     """Return every way in. No certificate opens two of them but those of our own services."""
-    public, own_ca = public_dir(identity_dir(context)), _home(context) / "ca.pem"
+    public, folder = public_dir(identity_dir(context)), _home(context)
     return (
-        Listener("mosquitto", public / f"{DEVICES}.pem", device_rules(), True, revocation_list(identity_dir(context))),
+        Listener("mosquitto", public / f"{DEVICES}.pem", device_rules(), True, lists_dir(identity_dir(context))),
         Listener("mosquitto_bootstrap", public / f"{CLAIMS}.pem", bootstrap_rules(), True),
-        Listener("mosquitto_gateway", own_ca, gateway_rules(), False),
-        Listener("mosquitto_services", own_ca, service_rules(), False),
+        Listener("mosquitto_services", folder / "ca.pem", service_rules(), False),
     )
 
 
@@ -90,9 +91,14 @@ def identity_dir(context: Context) -> Path:
     return context.data(ENROLMENT_NAME)
 
 
-def pid_file(context: Context) -> Path:
-    """Return where the broker writes its process id."""
-    return _home(context) / "mosquitto.pid"
+def tls_settings() -> str:
+    """Render OpenSSL's configuration for the broker: no session tickets, which would open a connection unchecked."""
+    return (
+        "openssl_conf = settings\n\n"
+        "[settings]\nssl_conf = protocols\n\n"
+        "[protocols]\nsystem_default = every_listener\n\n"
+        "[every_listener]\nNumTickets = 0\n"
+    )
 
 
 def broker_settings(context: Context) -> str:
@@ -100,7 +106,6 @@ def broker_settings(context: Context) -> str:
     home = _home(context)
     lines: list[tuple[str, object]] = [
         ("per_listener_settings", "true"),
-        ("pid_file", pid_file(context)),
         ("persistence_location", f"{home}/"),
         *BROKER_LIMITS.items(),
         ("log_dest", "stderr"),
@@ -115,7 +120,8 @@ def broker_settings(context: Context) -> str:
             ("allow_anonymous", "false"),
             ("acl_file", home / listener.rules_file),
             ("cafile", listener.ca_file),
-            *([("crlfile", listener.list_file)] if listener.list_file else []),
+            # One list, so that lists are heeded at all, and the folder in which later ones are found.
+            *([("crlfile", home / FIRST_LIST), ("capath", listener.lists_dir)] if listener.lists_dir else []),
             ("certfile", home / "server.pem"),
             ("keyfile", home / "server.key"),
             ("require_certificate", "true"),
@@ -144,25 +150,15 @@ def bootstrap_rules() -> str:
     return "pattern write fl/v1/enrol/%u/request\npattern read fl/v1/enrol/%u/answer\n"
 
 
-def gateway_rules() -> str:
-    """Render the ACL of the gateway: it takes all and answers all, but hands out no certificates.
-
-    Patterns, although they hold no name: on SIGHUP the broker forgets the rules of a user who is away, and what comes
-    for his session meanwhile is dropped. Patterns stay. Who else has a certificate of this authority may do nothing.
-    """
-    others = "".join(f"user {name}\ntopic deny #\n\n" for name in NAMES if name != GATEWAY_NAME)
-    return (
-        f"{others}"
-        "pattern deny fl/v1/down/+/certificate\n"
-        "pattern read fl/v1/up/#\n"
-        "pattern read fl/v1/state/#\n"
-        "pattern write fl/v1/down/#\n"
-    )
-
-
 def service_rules() -> str:
-    """Render the ACL of the enrolment service and its operators, none of whom leaves a session behind."""
+    """Render the ACL of our own services: the gateway takes all and answers all, but hands out no certificates."""
     return (
+        f"user {GATEWAY_NAME}\n"
+        "topic deny fl/v1/down/+/certificate\n"
+        "topic read fl/v1/up/#\n"
+        "topic read fl/v1/state/#\n"
+        "topic write fl/v1/down/#\n"
+        "\n"
         f"user {ENROLMENT_NAME}\n"
         "topic read fl/v1/enrol/+/request\n"
         "topic read fl/v1/enrol/+/renew\n"
@@ -186,10 +182,12 @@ def prepare(context: Context) -> None:
         )
     home = _home(context)
     server = context.certificate(SERVER_NAME)
-    ensure_public_files(identity_dir(context), dt.datetime.now(dt.UTC))
+    lists = prepare_for_broker(identity_dir(context), dt.datetime.now(dt.UTC))
     for file in (
         ConfigFile(home / "mosquitto.conf", broker_settings(context)),
         *(ConfigFile(home / listener.rules_file, listener.rules) for listener in listeners(context)),
+        ConfigFile(_tls_file(context), tls_settings()),
+        ConfigFile(home / FIRST_LIST, lists.first_file.read_text()),
         ConfigFile(home / "ca.pem", server.ca_file.read_text()),
         ConfigFile(home / "server.pem", server.certificate_file.read_text()),
         ConfigFile(home / "server.key", server.key_file.read_text()),
@@ -197,7 +195,7 @@ def prepare(context: Context) -> None:
         write_file(file.path, file.text.encode())
     if is_root():
         give_folder(home, SERVICE_ACCOUNT)
-        open_way(public_dir(identity_dir(context)))
+        open_way(lists_dir(identity_dir(context)))
 
 
 def probe(context: Context) -> None:
@@ -227,3 +225,7 @@ def probe(context: Context) -> None:
 
 def _home(context: Context) -> Path:
     return context.data(NAME)
+
+
+def _tls_file(context: Context) -> Path:
+    return _home(context) / "openssl.cnf"

@@ -43,7 +43,7 @@ JOB_READY_WITHIN_S: Final = 300  # `flink run` takes 9 to 23 s on an idle machin
 def parts(context: Context) -> tuple[Part, ...]:
     """Return all of them."""
     stores = (kafka.NAME, postgres.NAME, store_a.NAME, store_b.NAME)
-    broker = f"{HOST}:{context.settings.port('mosquitto_gateway')} -> {kafka.bootstrap(context)}"
+    broker = f"{HOST}:{context.settings.port('mosquitto_services')} -> {kafka.bootstrap(context)}"
     return (
         _service(
             context, GATEWAY, "MQTT gateway", "gateway", gateway_config(context), (mosquitto.NAME, kafka.NAME), broker
@@ -86,7 +86,7 @@ def ready_path(context: Context, name: str) -> Path:
 def gateway_config(context: Context) -> GatewayConfig:
     """Return the gateway's configuration."""
     return GatewayConfig(
-        kafka_bootstrap=kafka.bootstrap(context), mqtt=mqtt_config(context, GATEWAY_NAME, "mosquitto_gateway")
+        kafka_bootstrap=kafka.bootstrap(context), mqtt=mqtt_config(context, GATEWAY_NAME, "mosquitto_services")
     )
 
 
@@ -95,7 +95,6 @@ def enrolment_config(context: Context) -> EnrolmentConfig:
     return EnrolmentConfig(
         mqtt=mqtt_config(context, ENROLMENT_NAME, "mosquitto_services"),
         folder=str(mosquitto.identity_dir(context)),
-        broker_pid_file=str(mosquitto.pid_file(context)),
         operators=(OPERATOR_NAME,),
     )
 
