@@ -53,15 +53,17 @@ def read_config(path: Path) -> EnrolmentConfig:
     return config
 
 
-def make_service(config: EnrolmentConfig, ready_file: Path, status_file: Path) -> tuple[Service, Registry]:
+def make_service(
+    config: EnrolmentConfig, ready_file: Path, status_file: Path
+) -> tuple[Service, Registry, MosquittoDoor]:
     """Open what the configuration names. Raises AuthorityError and RegistryError."""
     clock, folder = WallClock(), Path(config.folder)
     now = dt.datetime.fromtimestamp(clock.now_ms() / 1_000, dt.UTC)
     devices, claims = open_authority(folder, DEVICES, now), open_authority(folder, CLAIMS, now)
     registry = Registry(private_dir(folder) / REGISTRY_FILE)
     door = MosquittoDoor(config.mqtt, RevocationLists(folder, devices), clock)
-    desk = Desk(registry, devices, claims, door, clock, config.certificate_valid_s)
-    return Service(config, desk, clock, ready_file, status_file), registry
+    desk = Desk(registry, devices, claims, door, clock, config.certificate_valid_s, config.pending_connection_s)
+    return Service(config, desk, clock, ready_file, status_file), registry, door
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     beside: Path = options.config
     try:
-        service, registry = make_service(
+        service, registry, door = make_service(
             read_config(options.config),
             options.ready_file or beside.with_name(f"{beside.name}.ready"),
             options.status_file or beside.with_name(f"{beside.name}.status.json"),
@@ -88,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             service.run()
         finally:
+            door.close()
             registry.close()
     except OperatorMustActError as error:
         _LOG.error("%s", error)

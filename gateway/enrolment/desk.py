@@ -11,7 +11,8 @@ A revocation:
 
 1. registry   state, certificates, audit rows, `cut wanted`, one transaction. Crash after: a start finds the wish.
 2. list       the revocation list lies where the broker reads it for every new connection: none by these certificates.
-3. cut        the live connection ends. It cannot come back, so only this order leaves no gap.
+3. cut        the live connection ends, and so does every one that began before 2 and shows itself only now: the session
+              is held until the broker has dropped those. Only this order leaves no gap.
 4. registry   the wish is gone. Crash before: 2 and 3 again, which changes nothing.
 """
 
@@ -42,7 +43,7 @@ from contracts.topics import is_origin
 from gateway.enrolment.authority import Authority, key_sha256
 from gateway.enrolment.config import INVITATION_VALID_S_MAX
 from gateway.enrolment.core.limits import Limiter
-from gateway.enrolment.core.model import Certificate, Device
+from gateway.enrolment.core.model import Certificate, Cut, Device
 from gateway.enrolment.core.rules import NO_INVITATION, TOO_MANY, is_reserved, refuse_enrol, refuse_renew
 from gateway.enrolment.ports import Door
 from gateway.enrolment.registry import Registry
@@ -65,11 +66,14 @@ class Desk:
         door: Door,
         clock: Clock,
         certificate_valid_s: int,
+        pending_connection_s: int,
     ) -> None:
         self._registry, self._devices, self._claims = registry, devices, claims
         self._door, self._clock = door, clock
         self._valid = dt.timedelta(seconds=certificate_valid_s)
+        self._pending_connection_s = pending_connection_s
         self._limiter = Limiter()
+        self._held_until_s: dict[str, float] = {}
         self._listed = False  # the lists may be older than the registry, which was brought back from a backup, say
 
     def enrol(self, origin: str, request: EnrolRequest) -> Answer:
@@ -109,14 +113,28 @@ class Desk:
         Raises BrokerAwayError; the wish stays.
         """
         wanted = self._registry.cuts_wanted()
-        if self._listed and not wanted:
-            return
-        self._door.refuse(self._registry.revoked(self._clock.now_ms()))  # Step 2.
-        self._listed = True
-        for device in wanted:
-            self._door.cut(device)  # Step 3.
-            self._registry.cut(device)  # Step 4.
+        if not self._listed or wanted.keys() - self._held_until_s.keys():
+            self._door.refuse(self._registry.revoked(self._clock.now_ms()))  # Step 2.
+            self._listed = True
+        for device, kind in wanted.items():
+            if self._is_cut(device, kind):  # Step 3.
+                self._registry.cut(device)  # Step 4.
+
+    def _is_cut(self, device: str, kind: Cut) -> bool:
+        """Deal with a device's connection as far as can be done now; True when there is nothing left to do."""
+        now_s, until_s = self._clock.monotonic_s(), self._held_until_s.get(device)
+        if kind is Cut.ONCE:
+            self._door.cut(device)
+            return True
+        if until_s is None:
+            self._door.hold(device)
+            self._held_until_s[device] = now_s + self._pending_connection_s
             _LOG.info("revocation_in_force device=%s", device)
+        elif now_s >= until_s:
+            self._door.release(device)
+            del self._held_until_s[device]
+            return True
+        return False
 
     def _certify(
         self,
@@ -152,6 +170,13 @@ class Desk:
             return Refused("bad_request", f"expected an invitation for 1 to {INVITATION_VALID_S_MAX} s")
         if len(request.group) > NOTE_CHARS_MAX:
             return Refused("bad_request", f"group: expected up to {NOTE_CHARS_MAX} characters")
+        if self._registry.cuts_wanted().get(request.device) is Cut.HOLD:
+            return Refused(
+                "being_cut",
+                f"device {request.device}: its connections are being cut for {self._pending_connection_s} s after its "
+                "revocation; invite it again after that",
+                retry=True,
+            )
         try:
             valid = dt.timedelta(seconds=request.valid_s)
             claim = self._claims.sign(request.csr_pem, request.device, valid, _time(now_ms))

@@ -16,3 +16,11 @@ class Door(Protocol):
     def cut(self, device: str) -> None:
         """End the device's connection if it has one. Raises BrokerAwayError."""
         ...
+
+    def hold(self, device: str) -> None:
+        """The same, and end every further one within a second until `release`. Raises BrokerAwayError."""
+        ...
+
+    def release(self, device: str) -> None:
+        """Stop holding."""
+        ...

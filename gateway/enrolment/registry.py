@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from gateway.enrolment.core.model import AuditEntry, Certificate, Device, InvitationRecord, RevokedSerial, State
+from gateway.enrolment.core.model import AuditEntry, Certificate, Cut, Device, InvitationRecord, RevokedSerial, State
 from gateway.enrolment.core.rules import NEXT, Act
 from gateway.errors import RegistryError
 
@@ -26,7 +26,7 @@ CREATE TABLE device (
   token_sha256 TEXT NOT NULL,
   token_expires_at_ms INTEGER NOT NULL,
   token_key_sha256 TEXT NOT NULL,
-  cut_wanted INTEGER NOT NULL
+  cut_wanted TEXT NOT NULL
 ) STRICT;
 CREATE TABLE certificate (
   serial TEXT PRIMARY KEY,
@@ -38,6 +38,7 @@ CREATE TABLE certificate (
   issued_at_ms INTEGER NOT NULL,
   revoked_at_ms INTEGER
 ) STRICT;
+CREATE INDEX device_cut_wanted ON device (name) WHERE cut_wanted <> '';
 CREATE INDEX certificate_of_device ON certificate (device, issued_at_ms);
 CREATE INDEX certificate_revoked ON certificate (not_after_ms) WHERE revoked_at_ms IS NOT NULL;
 CREATE TABLE audit (
@@ -104,7 +105,7 @@ class Registry:
             known = self.device(device)
             state = NEXT[(None if known is None else known.state, Act.INVITE)]
             self._database.execute(
-                "INSERT INTO device VALUES (?, ?, ?, ?, ?, ?, '', 0) ON CONFLICT (name) DO UPDATE SET "
+                "INSERT INTO device VALUES (?, ?, ?, ?, ?, ?, '', '') ON CONFLICT (name) DO UPDATE SET "
                 "device_group = excluded.device_group, state = excluded.state, changed_at_ms = excluded.changed_at_ms, "
                 "token_sha256 = excluded.token_sha256, token_expires_at_ms = excluded.token_expires_at_ms, "
                 "token_key_sha256 = ''",
@@ -147,8 +148,8 @@ class Registry:
             if known is None:
                 return None
             self._database.execute(
-                "UPDATE device SET state = ?, changed_at_ms = ?, cut_wanted = 1 WHERE name = ?",
-                (NEXT[(known.state, Act.REVOKE)], now_ms, device),
+                "UPDATE device SET state = ?, changed_at_ms = ?, cut_wanted = ? WHERE name = ?",
+                (NEXT[(known.state, Act.REVOKE)], now_ms, Cut.HOLD, device),
             )
             count = self._revoke_certificates(device, now_ms, "revoke", actor, reason)
             if count == 0:
@@ -164,13 +165,14 @@ class Registry:
         )
         return [RevokedSerial(*row) for row in rows]
 
-    def cuts_wanted(self) -> list[str]:
-        """Return the devices whose revocation is not in force at the broker yet."""
-        return [str(name) for (name,) in self._database.execute("SELECT name FROM device WHERE cut_wanted = 1")]
+    def cuts_wanted(self) -> dict[str, Cut]:
+        """Return the devices whose connection is still to be dealt with."""
+        rows = self._database.execute("SELECT name, cut_wanted FROM device WHERE cut_wanted <> ''")
+        return {str(name): Cut(kind) for name, kind in rows}
 
     def cut(self, device: str) -> None:
-        """Note that a revocation is in force."""
-        self._database.execute("UPDATE device SET cut_wanted = 0 WHERE name = ?", (device,))
+        """Note that a device's connection is dealt with."""
+        self._database.execute("UPDATE device SET cut_wanted = '' WHERE name = ?", (device,))
 
     def audit(self, device: str) -> list[AuditEntry]:
         """Return what happened to a device, oldest first."""
@@ -191,7 +193,7 @@ class Registry:
         for serial in serials:
             self._audit(now_ms, device, "revoke", actor, serial, detail)
         if serials and action == "enrol":
-            self._database.execute("UPDATE device SET cut_wanted = 1 WHERE name = ?", (device,))
+            self._database.execute("UPDATE device SET cut_wanted = ? WHERE name = ?", (Cut.ONCE, device))
         return len(serials)
 
     def _insert(self, device: str, issued: Certificate, now_ms: int) -> None:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from contracts.enrolment import Invitation
 from edge_agent.adapters.identity import Generation, IdentityFolder
@@ -13,7 +15,8 @@ from gateway.enrolment.operator import INVITATION_VALID_S, DeviceListeners, Oper
 from infra.launcher.certificates import OPERATOR_NAME
 from infra.launcher.endpoints import Endpoints
 
-LOCAL_GROUP = "local"
+LOCAL_GROUP: Final = "local"
+SIDE_BY_SIDE_MAX: Final = 4  # devices; each mostly waits for the broker and for its disk
 
 
 def identity_folder(endpoints: Endpoints, device: str) -> Path:
@@ -29,13 +32,14 @@ def ensure_identities(endpoints: Endpoints, devices: Iterable[str]) -> dict[str,
     """
     found = {device: _usable(endpoints, device) for device in devices}
     missing = [device for device, generation in found.items() if generation is None]
-    made: dict[str, Generation] = {}
+    made: dict[str, Future[Generation]] = {}
     if missing:
-        with operator(endpoints) as asking:
+        listeners = device_listeners(endpoints)
+        with operator(endpoints) as asking, ThreadPoolExecutor(SIDE_BY_SIDE_MAX, thread_name_prefix="enrol") as pool:
             for device in missing:
-                invitation = asking.invite(device, LOCAL_GROUP, device_listeners(endpoints))
-                made[device] = enrol(invitation, IdentityFolder(identity_folder(endpoints, device)))
-    return {device: generation or made[device] for device, generation in found.items()}
+                identity = IdentityFolder(identity_folder(endpoints, device))
+                made[device] = pool.submit(enrol, asking.invite(device, LOCAL_GROUP, listeners), identity)
+    return {device: generation or made[device].result() for device, generation in found.items()}
 
 
 def ensure_identity(endpoints: Endpoints, device: str) -> Generation:

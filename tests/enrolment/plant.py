@@ -32,6 +32,7 @@ from tests.waiting import DEADLINE_S, eventually
 
 CLAIM_FILES = ("claim.pem", "claim.key")
 SESSION_S = 3_600
+PENDING_S = 2  # the real broker lets connections wait longer; no test here holds one back for so long
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -136,7 +137,9 @@ class Plant:
         self.context = Context(self.settings, load_secrets(self.settings))
         self.folder = mosquitto.identity_dir(self.context)
         self.broker = Daemon(mosquitto.part(self.context), self.context)
-        config = msgspec.structs.replace(services.enrolment_config(self.context), certificate_valid_s=valid_s)
+        config = msgspec.structs.replace(
+            services.enrolment_config(self.context), certificate_valid_s=valid_s, pending_connection_s=PENDING_S
+        )
         self.service: OwnProcess[EnrolmentStatus] = OwnProcess(
             "gateway.enrolment", folder, msgspec.json.encode(config), status.decode
         )

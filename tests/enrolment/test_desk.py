@@ -31,6 +31,7 @@ from gateway.errors import BrokerAwayError, RegistryError
 from tests.enrolment.test_authority import NOW
 
 VALID_S = 3_600
+PENDING_S = 100
 DAY_MS = 86_400_000
 
 
@@ -57,6 +58,7 @@ class Broker:
     def __init__(self) -> None:
         self.refused: set[str] = set()
         self.connected: set[str] = set()
+        self.held: set[str] = set()
         self.away = False
         self.crash_at = ""
 
@@ -71,6 +73,15 @@ class Broker:
         self._crash("before cut")
         self.connected.discard(device)
         self._crash("after cut")
+
+    def hold(self, device: str) -> None:
+        self.cut(device)
+        self.held.add(device)
+
+    def release(self, device: str) -> None:
+        self._crash("before release")
+        self.held.discard(device)
+        self._crash("after release")
 
     def _crash(self, at: str) -> None:
         if self.crash_at == at:
@@ -90,7 +101,7 @@ class House:
     def restart(self) -> None:
         self.registry.close()
         self.registry = Registry(self.folder / "registry.sqlite")
-        self.desk = Desk(self.registry, self.devices, self.claims, self.broker, self.clock, VALID_S)
+        self.desk = Desk(self.registry, self.devices, self.claims, self.broker, self.clock, VALID_S, PENDING_S)
 
     def csr(self, key: str) -> str:
         own = self.folder / "keys" / key
@@ -101,6 +112,12 @@ class House:
         return self.desk.operate(
             "operator", Invite(device, "冲压车间", token_sha256(token), self.csr("claim"), valid_s)
         )
+
+    def settle(self) -> None:
+        """Enforce, wait as long as a connection may wait, enforce."""
+        self.desk.enforce()
+        self.clock.ms += PENDING_S * 1_000
+        self.desk.enforce()
 
     def enrol(self, device: str, key: str, token: str = "token") -> Granted | Refused:
         return self.desk.enrol(device, EnrolRequest(self.csr(key), token))
@@ -246,24 +263,50 @@ def test_a_broker_that_is_away_is_told_later(house: House) -> None:
     house.broker.away = False
     house.desk.enforce()
     assert house.broker.connected == set()
-    assert house.registry.cuts_wanted() == []
+    assert house.broker.held == {"press-01"}
+    house.settle()
+    assert house.broker.held == set()
+    assert house.registry.cuts_wanted() == {}
 
 
-@pytest.mark.parametrize("crash_at", ["before list", "after list", "before cut", "after cut"])
+CRASHES = ["before list", "after list", "before cut", "after cut", "before release", "after release"]
+
+
+@pytest.mark.parametrize("crash_at", CRASHES)
 def test_a_revocation_is_finished_after_a_crash_between_any_two_steps(house: House, crash_at: str) -> None:
     house.invite("press-01")
     granted = house.enrol("press-01", "key-1")
     assert isinstance(granted, Granted)
     house.desk.enforce()
     house.broker.connected, house.broker.crash_at = {"press-01"}, crash_at
-    with pytest.raises(CrashError):
+
+    def revoke_and_wait() -> None:
         house.desk.operate("operator", Revoke("press-01"))
+        house.settle()
+
+    with pytest.raises(CrashError):
+        revoke_and_wait()
+    house.broker.held.clear()  # connections end with their process
     house.restart()
     house.desk.enforce()
     assert house.broker.refused == {granted.serial}
     assert house.broker.connected == set()
-    assert house.registry.cuts_wanted() == []
+    assert house.broker.held == {"press-01"}
+    house.settle()
+    assert house.broker.held == set()
+    assert house.registry.cuts_wanted() == {}
     assert isinstance(house.renew("press-01", "key-2"), Refused)
+
+
+def test_a_device_is_not_invited_while_its_connections_are_being_cut(house: House) -> None:
+    house.invite("press-01")
+    house.enrol("press-01", "key-1")
+    house.desk.operate("operator", Revoke("press-01"))
+    answer = house.invite("press-01")
+    assert isinstance(answer, Refused)
+    assert (answer.reason, answer.retry) == ("being_cut", True)
+    house.settle()
+    assert isinstance(house.invite("press-01"), Invited)
 
 
 def test_a_certificate_that_was_signed_and_not_written_down_was_never_issued(

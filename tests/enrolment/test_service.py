@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from contracts import enrolment, topics
-from contracts.enrolment import Granted, Refused, RenewRequest
+from contracts.enrolment import Granted, Invitation, Refused, RenewRequest
 from edge_agent.adapters.identity import Generation, IdentityFolder
 from edge_agent.enrolment.bootstrap import enrol
 from edge_agent.enrolment.keys import make_request
@@ -272,14 +272,46 @@ def test_a_revocation_that_a_crash_interrupted_is_carried_out_at_the_next_start(
     assert not can_come_in(plant, identity, "crash-1")
 
 
+def test_who_waits_with_the_first_word_through_a_revocation_is_cut_too(plant: Plant) -> None:
+    """The handshake was before the revocation, so no list is looked at any more."""
+    identity = plant.enrol("waiting-1")
+    context = ssl.create_default_context(cafile=plant.ca_file)
+    context.load_cert_chain(identity.cert_file, identity.key_file)
+    address = (HOST, plant.settings.port("mosquitto"))
+    with (
+        socket.create_connection(address, HANDSHAKE_S) as plain,
+        context.wrap_socket(plain, server_hostname=HOST) as connection,
+    ):
+        began_s = monotonic()
+        with plant.operator() as operator:
+            operator.revoke("waiting-1")
+        connection.sendall(b"\x10\x16\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x09waiting-1")
+        connection.settimeout(HANDSHAKE_S)
+        said = b""
+        while chunk := connection.recv(64):  # it is let in, and then cut
+            said += chunk
+        assert said[:1] == b"\x20"
+        assert monotonic() - began_s < HANDSHAKE_S
+
+
 def test_a_revoked_device_comes_back_by_a_new_invitation_only(plant: Plant) -> None:
     invitation = plant.invite("back-1")
     identity = enrol(invitation, plant.identity("back-1"))
     with plant.operator() as operator:
         operator.revoke("back-1")
-    with pytest.raises(InvitationError, match="taken out of service"):
+    with pytest.raises(OperatorRefusedError, match="invite it again after"):
+        plant.invite("back-1")
+
+    def invited() -> Invitation | None:
+        try:
+            return plant.invite("back-1")
+        except OperatorRefusedError:
+            return None
+
+    again = eventually(invited, "the old connections are gone for sure")
+    with pytest.raises(InvitationError, match="no invitation that this token opens"):
         enrol(invitation, plant.identity("back-1-again"))
-    fresh = enrol(plant.invite("back-1"), plant.identity("back-1-fresh"))
+    fresh = enrol(again, plant.identity("back-1-fresh"))
     assert can_come_in(plant, fresh, "back-1")
     assert not can_come_in(plant, identity, "back-1")
 

@@ -13,6 +13,13 @@ class State(StrEnum):
     REVOKED = "revoked"
 
 
+class Cut(StrEnum):
+    """What is to be done about a device's live connection: end it, or also keep it ended for a while."""
+
+    ONCE = "once"
+    HOLD = "hold"
+
+
 class Certificate(Struct, frozen=True):
     """One certificate that was signed for a device's key. `serial` and `key_sha256` are hexadecimal."""
 
