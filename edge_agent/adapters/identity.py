@@ -63,10 +63,10 @@ class IdentityFolder:
                 return self._generation(number)
         return None
 
-    def unanswered(self) -> Path | None:
-        """Return the folder of a key that has no certificate yet; None when there is none."""
+    def unproved(self) -> Path | None:
+        """Return the folder of a key that is not in use yet, with or without a certificate; None without one."""
         folder = self._folder / str(self._current_number() + 1)
-        return folder if (folder / KEY).exists() and not (folder / CERTIFICATE).exists() else None
+        return folder if (folder / KEY).exists() else None
 
     def begin(self) -> Path:
         """Return the empty folder of a new generation; what an unfinished one left behind is removed."""

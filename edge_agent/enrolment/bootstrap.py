@@ -27,7 +27,7 @@ def enrol(invitation: Invitation, identity: IdentityFolder) -> Generation:
     After a crash or NotEnrolledError call it again: the key that may have used the token already is used again. Raises
     InvitationError when the service refuses, IdentityError for an answer that does not fit the key.
     """
-    request = make_request(identity.unanswered() or identity.begin(), invitation.device)
+    request = make_request(identity.unproved() or identity.begin(), invitation.device)
     document = _ask(invitation, request)
     answer = enrolment.decode_answer(document)
     if isinstance(answer, Refused):

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -37,11 +38,13 @@ INVITATION_VALID_S: Final = 86_400  # s; somebody is on the way to the device
 SESSION_BYTES: Final = 8
 
 
-class DeviceListeners:
-    """Where devices find the broker: what an invitation tells them."""
+class DeviceListeners(Struct, frozen=True):
+    """Where devices find the broker, and its authority: what an invitation tells them."""
 
-    def __init__(self, host: str, port: int, bootstrap_port: int, ca_pem: str) -> None:
-        self.host, self.port, self.bootstrap_port, self.ca_pem = host, port, bootstrap_port, ca_pem
+    host: str
+    port: int
+    bootstrap_port: int
+    ca_pem: str
 
 
 class Operator:

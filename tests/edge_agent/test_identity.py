@@ -48,7 +48,7 @@ def enrolled(identity: IdentityFolder, authority: Authority) -> Generation:
 def test_a_new_device_has_nothing(identity: IdentityFolder) -> None:
     assert identity.current() is None
     assert identity.following() is None
-    assert identity.unanswered() is None
+    assert identity.unproved() is None
 
 
 def test_the_first_certificate_is_in_use_once_it_is_promoted(identity: IdentityFolder, authority: Authority) -> None:
@@ -82,7 +82,7 @@ def test_a_crash_at_every_step_leaves_the_present_or_the_next_whole(
     made = identity.begin()
     assert restarted().current() == first  # 1: an empty folder
     document = answer_to(authority, made)
-    assert restarted().unanswered() == made  # 1: the key alone
+    assert restarted().unproved() == made  # 1: the key alone
     assert restarted().following() is None
     second = identity.store(document)
     certificate = Path(second.cert_file)

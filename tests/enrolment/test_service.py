@@ -121,14 +121,14 @@ def test_an_older_invitation_is_void(plant: Plant) -> None:
     assert can_come_in(plant, enrol(newer, plant.identity("older-1-b")), "older-1")
 
 
-def test_a_lost_answer_is_given_again_to_the_same_key(plant: Plant) -> None:
-    invitation, identity = plant.invite("again-1"), plant.identity("again-1")
+@pytest.mark.parametrize("lost", [("current",), ("current", "1/certificate.pem"), ("current", "1/answer.json")])
+def test_a_crash_while_enrolling_costs_no_second_invitation(plant: Plant, lost: tuple[str, ...]) -> None:
+    device = f"again-{len(lost)}-{len(lost[-1])}"
+    invitation, identity = plant.invite(device), plant.identity(device)
     first = enrol(invitation, identity)
     certificate = Path(first.cert_file).read_bytes()
-    folder = Path(first.key_file).parent
-    # As it was before the answer arrived: the key alone.
-    (folder / "certificate.pem").unlink()
-    (folder.parent / "current").unlink()
+    for name in lost:
+        (plant.settings.state_dir / "devices" / device / name).unlink()
     assert Path(enrol(invitation, identity).cert_file).read_bytes() == certificate
 
 
