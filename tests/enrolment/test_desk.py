@@ -23,7 +23,7 @@ from contracts.enrolment import (
     token_sha256,
 )
 from edge_agent.enrolment.keys import make_request
-from gateway.enrolment.authority import CLAIMS, DEVICES, open_authority
+from gateway.enrolment.authority import CLAIMS, DEVICES, Authority, open_authority
 from gateway.enrolment.core.model import Certificate, RevokedSerial, State
 from gateway.enrolment.desk import DEVICES_PER_PAGE, Desk
 from gateway.enrolment.registry import Registry
@@ -92,9 +92,9 @@ class Broker:
 class House:
     """A desk with all that it needs; `restart` is what a new process does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, devices: Authority, claims: Authority) -> None:
         self.folder, self.clock, self.broker = folder, Clock(), Broker()
-        self.devices, self.claims = open_authority(folder, DEVICES, NOW), open_authority(folder, CLAIMS, NOW)
+        self.devices, self.claims = devices, claims
         self.registry = Registry(folder / "registry.sqlite")
         self.restart()
 
@@ -129,9 +129,15 @@ class House:
         return [(entry.action, entry.actor) for entry in self.registry.audit(device)]
 
 
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+    folder = tmp_path_factory.mktemp("authorities")
+    return open_authority(folder, DEVICES, NOW), open_authority(folder, CLAIMS, NOW)
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
+def house(tmp_path: Path, authorities: tuple[Authority, Authority]) -> Iterator[House]:
+    made = House(tmp_path, *authorities)
     yield made
     made.registry.close()
 
