@@ -2,7 +2,7 @@
 
 FieldlakeError
 ├── RetrySafeError
-│   └── BrokerAwayError            the broker cannot be told of a revocation now; it is repeated until it can
+│   └── BrokerAwayError            the broker cannot be told now; a revocation is repeated until it can
 ├── OutcomeUnknownError
 │   └── NoAnswerError              the enrolment service did not answer an operator: list the devices before repeating
 └── OperatorMustActError

@@ -38,7 +38,10 @@ class MosquittoDoor:
         self._held: dict[str, Client] = {}
 
     def refuse(self, revoked: Sequence[RevokedSerial]) -> None:
-        self._lists.refuse(revoked, dt.datetime.fromtimestamp(self._clock.now_ms() / 1_000, dt.UTC))
+        try:
+            self._lists.refuse(revoked, dt.datetime.fromtimestamp(self._clock.now_ms() / 1_000, dt.UTC))
+        except OSError as error:
+            raise BrokerAwayError(f"revocation list: {error}: free the disk") from None
 
     def cut(self, device: str) -> None:
         _leave(self._take_over(device))

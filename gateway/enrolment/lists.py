@@ -25,7 +25,7 @@ from gateway.enrolment.authority import (
     write_file,
 )
 from gateway.enrolment.core.model import RevokedSerial
-from gateway.errors import AuthorityError
+from gateway.errors import AuthorityError, BrokerAwayError
 
 # The first list is dated back: of several in one second each takes the next one, up to a list a second for an hour.
 DATED_BACK: Final = dt.timedelta(hours=1)
@@ -47,7 +47,11 @@ class RevocationLists:
         return self._path(0)
 
     def refuse(self, revoked: Sequence[RevokedSerial], now: dt.datetime) -> None:
-        """Add a list unless the newest one has all of these already. Raises AuthorityError for unreadable lists."""
+        """Add a list unless the newest one has all of these already.
+
+        Raises AuthorityError for unreadable lists, and BrokerAwayError while a new one would not be believed: after a
+        list a second for an hour, or when the clock went back.
+        """
         with one_at_a_time(self._folder):
             newest = self._newest()
             if newest is None:
@@ -55,9 +59,7 @@ class RevocationLists:
             elif not {int(entry.serial, 16) for entry in revoked} <= {entry.serial_number for entry in newest}:
                 this_update = max(now - DATED_BACK, newest.last_update_utc + SECOND)
                 if this_update > now:
-                    raise AuthorityError(
-                        f"{self._stem}: more than a list a second for an hour: wait a minute, try again"
-                    )
+                    raise BrokerAwayError(f"{self._stem}: the newest list is of a later time: waiting for it to pass")
                 self._write(self._count(), revoked, _number(newest) + 1, this_update, now)
 
     def make_one(self, now: dt.datetime) -> None:

@@ -10,7 +10,10 @@ class Door(Protocol):
     """Where devices come in."""
 
     def refuse(self, revoked: Sequence[RevokedSerial]) -> None:
-        """Let nobody in by one of these certificates; they are all that must be refused, not only the newest."""
+        """Let nobody in by one of these certificates; they are all that must be refused, not only the newest.
+
+        Raises BrokerAwayError.
+        """
         ...
 
     def cut(self, device: str) -> None:
