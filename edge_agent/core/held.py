@@ -70,7 +70,7 @@ class Aggregate(Protocol[PartT_contra]):
 
 
 class Held(Generic[PartT]):
-    """An open window or pane: its mark and its values; `refilled_kept` events came back over a restart and travelled."""
+    """An open window or pane: its mark and values; of these, `refilled_kept` travelled and came back after a start."""
 
     __slots__ = ("aggregate", "mark", "refilled_kept")
 

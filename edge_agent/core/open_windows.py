@@ -78,7 +78,7 @@ class OpenWindows(Generic[PartT]):
         return all(held.aggregate.count == held.mark.count for held in self._held())
 
     def forgo(self) -> int:
-        """Go on with what was refilled where events are missing; return how many of those not sent are gone for good."""
+        """Go on with what was refilled where events are missing; return how many never sent are gone for good."""
         lost = 0
         for kind in self._kinds:
             missing = 0

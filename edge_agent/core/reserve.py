@@ -30,6 +30,9 @@ class Reserve:
         """Make room if an error means a full disk and the file is there; say whether there is some now."""
         if error.errno != errno.ENOSPC or not self._is_kept:
             return False
+        try:
+            self._disk.delete(RESERVE_FILE)
+        except OSError:
+            return False  # A disk that is not only full; the reserve stays.
         self._is_kept, self.is_spent = False, True
-        self._disk.delete(RESERVE_FILE)
         return True

