@@ -25,7 +25,6 @@ GROWTH: Final = 4  # room for a quarter more, so that a growing window is copied
 RANKS: Final = {Measure.P50: 0.5, Measure.P90: 0.9, Measure.P99: 0.99}
 
 _SUM, _MIN, _MAX, _MEAN, _SQUARES = range(5)
-_WHOLE: Final = np.zeros(1, dtype=np.intp)
 
 
 class Aggregate:
@@ -119,9 +118,8 @@ class Aggregate:
         ranked = [measure for measure in measures if measure in RANKED]
         sketches, found = self._sketches, {}
         if self._is_exact:
-            rows = self._rows[: self.count]
-            moments = moments_of(rows, _WHOLE)[0]
-            columns = np.ascontiguousarray(rows.T)
+            columns = np.ascontiguousarray(self._rows[: self.count].T)
+            moments = moments_of(columns)
             if sketch:
                 sketches = Sketches(SIZES[0], self._sensors)
                 sketches.take(columns)
@@ -184,9 +182,10 @@ class Aggregate:
 
     def _condense(self, rows: Values) -> None:
         """Add values to moments and sketches."""
-        self._take_moments(moments_of(rows, _WHOLE)[0], len(rows))
+        columns = np.ascontiguousarray(rows.T)
+        self._take_moments(moments_of(columns), len(rows))
         if self._sketches is not None:
-            self._sketches.take(np.ascontiguousarray(rows.T))
+            self._sketches.take(columns)
 
     def _take_moments(self, more: Values, count: int) -> None:
         """Add moments of `count` other events."""

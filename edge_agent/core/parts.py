@@ -95,7 +95,7 @@ class Block:
     @cached_property
     def moments(self) -> Values:
         """Per part what `moments_of` returns, shape (parts, 5, sensors)."""
-        return moments_of(self.values, self._begins)
+        return _moments_of_parts(self.values, self._begins)
 
 
 class Part(Struct, frozen=True):
@@ -154,11 +154,27 @@ class Part(Struct, frozen=True):
         return picked.parts([self.subject])[0]
 
 
-def moments_of(values: Values, begins: NDArray[np.intp]) -> Values:
-    """Return sums, minima, maxima, means and sums of squared deviations of the columns, shape (parts, 5, sensors)."""
+def moments_of(columns: Values) -> Values:
+    """Return sum, least, greatest, mean and sum of squared deviations of each sensor, shape (5, sensors).
+
+    `columns` has shape (sensors, events).
+    """
+    moments = np.empty((5, len(columns)))
+    with np.errstate(over="ignore", invalid="ignore"):  # what no double can hold is null in the row
+        np.add.reduce(columns, axis=1, out=moments[0])
+        np.minimum.reduce(columns, axis=1, out=moments[1])
+        np.maximum.reduce(columns, axis=1, out=moments[2])
+        np.divide(moments[0], columns.shape[1], out=moments[3])
+        deviations = columns - moments[3][:, None]
+        np.add.reduce(deviations * deviations, axis=1, out=moments[4])
+    return moments
+
+
+def _moments_of_parts(values: Values, begins: NDArray[np.intp]) -> Values:
+    """Return what `moments_of` does for each of the parts of values of shape (events, sensors)."""
     counts = np.diff(np.append(begins, len(values)))
     lowest, highest = np.minimum.reduceat(values, begins, axis=0), np.maximum.reduceat(values, begins, axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):  # what no double can hold is null in the row
+    with np.errstate(over="ignore", invalid="ignore"):
         sums = np.add.reduceat(values, begins, axis=0)
         means = sums / counts[:, None]
         deviations = values - np.repeat(means, counts, axis=0)
