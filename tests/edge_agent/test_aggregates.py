@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import datasketches
 import numpy as np
@@ -23,6 +24,7 @@ from edge_agent.core.sealing import Sealer
 from edge_agent.core.sketch import RANK_ERRORS, SIZES
 from edge_agent.core.window_rows import rows_of
 from edge_agent.core.windows import Windows
+from edge_agent.environment import AGENT_ENVIRONMENT
 from tests.edge_agent import plant
 from tests.edge_agent.plant import CONTRACTS, ROOT
 from tests.edge_agent.twins import EVERYTHING, TWINS, Event, Twin, chunked, run, tumbling
@@ -45,20 +47,20 @@ def events_of(readings: Sequence[tuple[int, float]], first_seq: int = 0) -> list
     return [Event(seq, "x", time_us, True, (value, -value)) for seq, (time_us, value) in enumerate(readings, first_seq)]
 
 
-def filled(twin: Twin, events: Sequence[Event], plan: Plan = PLAN) -> object:
+def filled(twin: Twin, events: Sequence[Event], plan: Plan = PLAN) -> Any:
     aggregate = twin.aggregate(plan)
     for part in twin.parts(events, plan):
         aggregate.take(part)
     return aggregate
 
 
-def merged(aggregates: list[object], rng: random.Random) -> object:
+def merged(aggregates: list[Any], rng: random.Random) -> Any:
     """Merge in a random order and a random grouping."""
     left = list(aggregates)
     while len(left) > 1:
         one = left.pop(rng.randrange(len(left)))
         other = left.pop(rng.randrange(len(left)))
-        left.append(one.merged(other))  # type: ignore[attr-defined]
+        left.append(one.merged(other))
     return left[0]
 
 
@@ -83,12 +85,12 @@ def test_any_grouping_and_order_of_merging_gives_the_whole(
     firsts = itertools.accumulate((len(group) for group in groups), initial=0)
     events = [events_of(group, first) for group, first in zip(groups, firsts, strict=False)]
     parts = [filled(twin, group, plan) for group in events]
-    before = [part.summary(measures, sketch=False) for part in parts]  # type: ignore[attr-defined]
+    before = [part.summary(measures, sketch=False) for part in parts]
     found = merged(parts, rng)
     everything = [event for group in events for event in group]
     values = np.array([event.values for event in everything])
-    assert found.count == len(everything)  # type: ignore[attr-defined]
-    summary = found.summary(measures, sketch=False)  # type: ignore[attr-defined]
+    assert found.count == len(everything)
+    summary = found.summary(measures, sketch=False)
     newest = max(everything, key=lambda event: (event.time_us, event.seq))
     exact = {Measure.MIN: values.min(axis=0), Measure.MAX: values.max(axis=0), Measure.LAST: newest.values}
     for measure, expected in exact.items():
@@ -100,7 +102,7 @@ def test_any_grouping_and_order_of_merging_gives_the_whole(
         scale = float(np.abs(values).max()) ** (2 if measure is Measure.VARIANCE else 1)
         assert summary.measures[measure] == pytest.approx(list(expected), rel=1e-9, abs=1e-9 * scale + 1e-12)
     # Merging left every one of them as it was.
-    assert [part.summary(measures, sketch=False) for part in parts] == before  # type: ignore[attr-defined]
+    assert [part.summary(measures, sketch=False) for part in parts] == before
 
 
 def test_variance_survives_readings_that_are_large_and_vary_little(twin: Twin) -> None:
@@ -125,9 +127,9 @@ def test_quantiles_of_a_sketch_are_within_the_stated_rank_error(k: int) -> None:
     for first in range(0, len(values), 2_000):
         part = filled(twin, events_of([(0, float(value)) for value in values[first : first + 2_000]], first))
         for _ in range(SIZES.index(k)):
-            assert part.shrink()  # type: ignore[attr-defined]
+            assert part.shrink()
         parts.append(part)
-    found = merged(parts, random.Random(1)).summary(EVERYTHING, sketch=True)  # type: ignore[attr-defined]
+    found = merged(parts, random.Random(1)).summary(EVERYTHING, sketch=True)
     for measure, rank in ((Measure.P50, 0.5), (Measure.P90, 0.9), (Measure.P99, 0.99)):
         assert_rank(values, found.measures[measure][0], rank, CERTAIN * RANK_ERRORS[k])
     for text in found.sketches:
@@ -141,10 +143,10 @@ def test_a_window_is_exact_up_to_its_limit_and_sketched_beyond() -> None:
     readings = [(0, float(value)) for value in np.random.default_rng(5).normal(size=EXACT_ROWS_MAX + 1)]
     small = filled(twin, events_of(readings[:-1]))
     expected = np.quantile([value for _, value in readings[:-1]], 0.9)
-    assert small.summary((Measure.P90,), sketch=False).measures[Measure.P90][0] == pytest.approx(expected)  # type: ignore[attr-defined]
-    small.absorb(filled(twin, events_of(readings[-1:], EXACT_ROWS_MAX)))  # type: ignore[attr-defined]
+    assert small.summary((Measure.P90,), sketch=False).measures[Measure.P90][0] == pytest.approx(expected)
+    small.absorb(filled(twin, events_of(readings[-1:], EXACT_ROWS_MAX)))
     values = np.array([value for _, value in readings])
-    found = small.summary((Measure.P90,), sketch=False).measures[Measure.P90][0]  # type: ignore[attr-defined]
+    found = small.summary((Measure.P90,), sketch=False).measures[Measure.P90][0]
     assert found in values  # a sketch answers with one of the readings
     assert_rank(values, found, 0.9, CERTAIN * RANK_ERRORS[200])
 
@@ -216,11 +218,11 @@ def test_256_windows_of_nine_sensors_stay_open_within_the_budget() -> None:
 def test_a_window_without_quantiles_has_one_size_for_ever(twin: Twin) -> None:
     plan = tumbling(10**9, measures=MOMENTS)
     aggregate = filled(twin, events_of([(0, 1.0)]), plan)
-    first = aggregate.size_bytes  # type: ignore[attr-defined]
+    first = aggregate.size_bytes
     for _ in range(5):
-        aggregate.absorb(filled(twin, events_of([(0, 1.0)] * 1_000), plan))  # type: ignore[attr-defined]
-    assert aggregate.size_bytes == aggregate.least_bytes == first  # type: ignore[attr-defined]
-    assert not aggregate.shrink()  # type: ignore[attr-defined]
+        aggregate.absorb(filled(twin, events_of([(0, 1.0)] * 1_000), plan))
+    assert aggregate.size_bytes == aggregate.least_bytes == first
+    assert not aggregate.shrink()
 
 
 def test_the_least_size_follows_from_the_count_whatever_the_form() -> None:
@@ -269,8 +271,6 @@ print(windows.size_bytes, private_bytes() - before)
 
 @pytest.mark.stack
 def test_what_the_budget_counts_is_what_the_process_takes() -> None:
-    from edge_agent.environment import AGENT_ENVIRONMENT
-
     done = subprocess.run(
         [sys.executable, "-c", MEASURE], cwd=ROOT, env=AGENT_ENVIRONMENT, capture_output=True, text=True, check=True
     )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -208,7 +209,7 @@ def test_windows_refilled_from_their_marks_close_as_if_nothing_had_happened(twin
 
 def restart(
     twin: Twin, plan: Plan, marks: tuple[WindowMark, ...], limits: Limits, past: Sequence[Event], size: int
-) -> object:
+) -> Any:
     """Return windows made from marks that went through their stored form, filled again in other chunks."""
     stored = msgspec.msgpack.decode(msgspec.msgpack.encode(marks), type=tuple[WindowMark, ...])
     found = twin.windows([plan], stored, limits)
