@@ -9,7 +9,7 @@ from msgspec import Struct
 from contracts.ports import Clock
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
-from edge_agent.core.link import LinkEvent
+from edge_agent.core.link import CertificateArrived, LinkDown, LinkEvent, RenewalNews
 from edge_agent.core.offers import Offered, SourceFailed
 from edge_agent.core.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
 from edge_agent.core.retention import Retention
@@ -17,7 +17,7 @@ from edge_agent.core.spool import Group, Spool
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds
-from edge_agent.ports import Inbox, Uplink
+from edge_agent.ports import Certificates, Inbox, Uplink
 from edge_agent.reception import Reception
 from edge_agent.report import Report, wire_report
 
@@ -71,6 +71,7 @@ class Agent:
         self._step = Step.NONE
         self._retention = spool.retention
         self._next_status_s = clock.monotonic_s()
+        self.certificates: Certificates | None = None  # where the device looks after its own
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
@@ -87,6 +88,7 @@ class Agent:
             now = self._clock.monotonic_s()
             self._take_in(now)
             self._settle(now)
+            self._renew()
             self._courier.advance(now)
             if now >= self._next_status_s:
                 self._next_status_s = now + STATUS_S
@@ -139,9 +141,15 @@ class Agent:
             ring_bytes=self._spool.size_bytes - self._spool.owed_bytes,
             given_up=self._step.name.lower(),
             last_error=self._last_error,
-            troubles=self._reception.troubles(),
+            troubles=self._troubles(),
             ack=self._courier.ack,
         )
+
+    def _troubles(self) -> list[str]:
+        found = self._reception.troubles()
+        if self.certificates is not None and self.certificates.last_error:
+            found.append(f"certificate: {self.certificates.last_error}")
+        return found
 
     def _is_drained(self) -> bool:
         return self._feeds.is_done and self._group is None and self._courier.is_idle
@@ -234,6 +242,16 @@ class Agent:
             self._append(self._intake.settle(damages, self._clock.now_ms()))
             self._say("spool: damage was found, its events are in the ledger as lost(spool_corrupt)")
 
+    def reconnect(self) -> None:
+        """Connect anew at once, with other credentials."""
+        self._courier.reconnect()
+
+    def _renew(self) -> None:
+        if self.certificates is not None:
+            due_ms = self.certificates.next_due_ms()
+            if due_ms is not None and self._clock.now_ms() >= due_ms:
+                self.certificates.tick()
+
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
@@ -247,10 +265,20 @@ class Agent:
         match event:
             case Offered():
                 self._reception.offer(event)
+            case RenewalNews() if self.certificates is not None:
+                self.certificates.on(event.event)
+            case CertificateArrived() if self.certificates is not None:
+                self.certificates.answered(event.document)
             case SourceFailed():
                 self._say(f"source {event.source} has stopped: {event.reason}")
             case _:
+                was_up = self._courier.link_up
                 self._courier.on_event(event)
+                if self.certificates is not None:
+                    if self._courier.link_up and not was_up:
+                        self.certificates.link_up()
+                    elif isinstance(event, LinkDown) and event.refused:
+                        self.certificates.link_refused()
 
     def _say(self, message: str) -> None:
         if message != self._last_error:

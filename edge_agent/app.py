@@ -15,14 +15,17 @@ from edge_agent.adapters import bundle_files
 from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
 from edge_agent.adapters.followed_file import FileMarks
+from edge_agent.adapters.identity import IdentityFolder
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.process import WallClock, pss_mb
+from edge_agent.adapters.rotation import Rotation
 from edge_agent.adapters.source_files import first_line_crc32, is_csv, open_source
 from edge_agent.agent import Agent, Settings
 from edge_agent.config import (
     AgentConfig,
     FileSource,
     HttpSource,
+    MqttConfig,
     MqttSource,
     PushedSource,
     SocketSource,
@@ -30,11 +33,11 @@ from edge_agent.config import (
 )
 from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.link import Wake
+from edge_agent.core.link import RenewalNews, Wake
 from edge_agent.core.producers import Producers
 from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Spool
-from edge_agent.errors import SourceError, SpoolError
+from edge_agent.errors import IdentityError, SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.ports import PushSource, Source
 from edge_agent.reception import Reception
@@ -68,11 +71,24 @@ def run(config: AgentConfig) -> int:
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)
+    holder = _Credentials(config.mqtt)
+    uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
     agent = Agent(
         Settings(config.device, config.until_drained), intake, spool, feeds, reception,
-        MqttUplink(config.mqtt, config.device, config.shard, inbox), inbox, clock, rng.random, pss_mb,
+        uplink, inbox, clock, rng.random, pss_mb,
         lambda report: write_status(status, report),
     )  # fmt: skip
+
+    if config.mqtt.identity_dir is not None:
+        agent.certificates = holder.rotation = Rotation(
+            Path(config.mqtt.identity_dir),
+            config.device,
+            put=lambda event: inbox.put(RenewalNews(event)),
+            publish=uplink.request_certificate,
+            reconnect=agent.reconnect,
+            clock=clock,
+            random=rng.random,
+        )
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         agent.stop()
@@ -84,6 +100,27 @@ def run(config: AgentConfig) -> int:
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     sys.stdout.flush()
     return agent.exit_code(report)
+
+
+class _Credentials:
+    """The files that the next connection shows: those of the configuration, or those that a rotation is at."""
+
+    def __init__(self, config: MqttConfig) -> None:
+        self._config = config
+        self.rotation: Rotation | None = None
+
+    def files(self) -> tuple[str, str]:
+        if self._config.cert_file is not None and self._config.key_file is not None:
+            return self._config.cert_file, self._config.key_file
+        if self.rotation is not None:
+            generation = self.rotation.credentials()
+        else:
+            assert self._config.identity_dir is not None
+            found = IdentityFolder(Path(self._config.identity_dir)).current()
+            if found is None:
+                raise IdentityError(f"identity {self._config.identity_dir}: not enrolled: give it an invitation")
+            generation = found
+        return generation.cert_file, generation.key_file
 
 
 def _identity(device: str, files: Mapping[str, FileSource], now_ms: int) -> Identity:

@@ -21,13 +21,18 @@ TOPIC_BYTES_MAX: Final = 1_024  # bytes; of MQTT's 65,535, what a person still r
 
 
 class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker and the certificate by which it knows the device. Paths are files in PEM form."""
+    """The broker and the certificate by which it knows the device. Paths are files in PEM form.
+
+    A device that looks after its certificate itself has `identity_dir`, the folder that it enrolled into, instead of
+    two files.
+    """
 
     host: str
     port: int
     ca_file: str
-    cert_file: str
-    key_file: str
+    cert_file: str | None = None
+    key_file: str | None = None
+    identity_dir: str | None = None
 
 
 class SpoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +154,9 @@ def check(config: AgentConfig, label: str) -> None:
         raise ConfigError(
             f"{label}: expected shard >= 0 and a port up to {PORT_MAX}, found {config.shard}, {config.mqtt.port}"
         )
+    files = (config.mqtt.cert_file, config.mqtt.key_file)
+    if (None in files) != (config.mqtt.identity_dir is not None) or len({name is None for name in files}) == 2:
+        raise ConfigError(f"{label}: mqtt: expected either cert_file and key_file, or identity_dir")
     if config.flush_interval_ms < 1:
         raise ConfigError(f"{label}: expected flush_interval_ms >= 1, found {config.flush_interval_ms}")
     spool = config.spool

@@ -156,6 +156,13 @@ class Courier:
             case _:
                 return
 
+    def reconnect(self) -> None:
+        """Connect anew at once, with other credentials."""
+        if self._connect_s is None:
+            self._uplink.drop()
+            self._link_down("connecting with the next certificate")
+        self._connect_s = self._clock.monotonic_s()
+
     def close(self) -> None:
         """Say goodbye; write down what the lake holds, and delete what need not stay."""
         self._uplink.close(self._spool.epoch)

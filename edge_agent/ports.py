@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edge_agent.core.link import LinkEvent
 from edge_agent.core.offers import Offered, Settled, SourceFailed
+from edge_agent.core.renewal import RenewalEvent
 
 Put: TypeAlias = Callable[[Offered | SourceFailed], None]
 
@@ -81,6 +82,39 @@ class Cipher(Protocol):
         ...
 
 
+class Certificates(Protocol):
+    """The device's certificate over time; it is told what happens and asks for what it needs."""
+
+    @property
+    def last_error(self) -> str:
+        """Why the last renewal failed; empty after one that did not."""
+        ...
+
+    def next_due_ms(self) -> int | None:
+        """Return when `tick` is due, Unix time in milliseconds; None when never."""
+        ...
+
+    def tick(self) -> None:
+        """Time has passed."""
+        ...
+
+    def link_up(self) -> None:
+        """The broker took the newest connection."""
+        ...
+
+    def link_refused(self) -> None:
+        """The broker was there and did not take it."""
+        ...
+
+    def answered(self, document: bytes) -> None:
+        """An answer to a request arrived."""
+        ...
+
+    def on(self, event: RenewalEvent) -> None:
+        """Take what was put into the inbox."""
+        ...
+
+
 class Uplink(Protocol):
     """The way to the broker. What comes of a call is told through the inbox."""
 
@@ -95,6 +129,10 @@ class Uplink(Protocol):
 
     def publish(self, batch: bytes) -> int | None:
         """Publish, and return the message id that Answered will name; None when the link has just gone."""
+        ...
+
+    def request_certificate(self, request: bytes) -> None:
+        """Publish a request for the next certificate, if there is a link."""
         ...
 
     def drop(self) -> None:

@@ -3,6 +3,7 @@
 import queue
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import topics
 from edge_agent.config import MqttConfig
-from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.core.link import AckArrived, Answered, CertificateArrived, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.sending import SEND_WINDOW
 from edge_agent.errors import ConfigError
 
@@ -48,22 +49,38 @@ class MqttUplink:
     Raises ConfigError for bad certificates.
     """
 
-    def __init__(self, config: MqttConfig, device: str, shard: int, inbox: "QueueInbox") -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        device: str,
+        shard: int,
+        inbox: "QueueInbox",
+        credentials: Callable[[], tuple[str, str]],
+    ) -> None:
         self._config = config
+        self._credentials = credentials
         self._device = device
         self._topic = topics.up(shard, device)
         self._ack_topic = topics.ack(device)
+        self._certificate_topic = topics.certificate(device)
         self._state_topic = topics.state(device)
         self._inbox = inbox
         self._link = 0
         self._client: Client | None = None
+        self._context()
+
+    def _context(self) -> ssl.SSLContext:
+        """Return what the next connection shows and trusts. Raises ConfigError."""
+        cert_file, key_file = self._credentials()
         try:
-            self._tls = ssl.create_default_context(cafile=config.ca_file)
-            self._tls.load_cert_chain(config.cert_file, config.key_file)
+            context = ssl.create_default_context(cafile=self._config.ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(cert_file, key_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
-                f"certificates of {device}: {config.ca_file}, {config.cert_file}, {config.key_file}: {error}"
+                f"certificates of {self._device}: {self._config.ca_file}, {cert_file}, {key_file}: {error}"
             ) from error
+        return context
 
     @property
     def link(self) -> int:
@@ -73,7 +90,11 @@ class MqttUplink:
     def connect(self, epoch: int) -> None:
         """Begin a connection in the background; LinkUp or LinkDown follows."""
         self._link += 1
-        client = self._new_client(self._link, epoch)
+        try:
+            client = self._new_client(self._link, epoch)
+        except ConfigError as error:
+            self._inbox.put(LinkDown(self._link, str(error)))
+            return
         self._client = client
         threading.Thread(target=self._connect, args=(client, self._link), name="connect", daemon=True).start()
 
@@ -83,6 +104,11 @@ class MqttUplink:
             return None
         info = self._client.publish(self._topic, batch, qos=1)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def request_certificate(self, request: bytes) -> None:
+        """Publish a request for the next certificate, if there is a link."""
+        if self._client is not None and self._client.is_connected():
+            self._client.publish(topics.renew_request(self._device), request, qos=1)
 
     def drop(self) -> None:
         """Break the connection off, without a goodbye."""
@@ -116,7 +142,8 @@ class MqttUplink:
                 properties=properties,
             )
         except OSError as error:
-            self._inbox.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}"))
+            refused = isinstance(error, ssl.SSLError)
+            self._inbox.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}", refused))
             return
         client.loop_start()
 
@@ -124,26 +151,29 @@ class MqttUplink:
         client = Client(
             CallbackAPIVersion.VERSION2, client_id=self._device, protocol=MQTTv5, reconnect_on_failure=False
         )
-        client.tls_set_context(self._tls)
+        client.tls_set_context(self._context())
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(QUEUE_PUBLISHES)
         client.max_queued_messages_set(QUEUE_PUBLISHES)
         client.will_set(self._state_topic, _state(epoch, online=False), qos=1, retain=True)
         put = self._inbox.put
+        connected: list[bool] = []
 
         def on_connect(
             _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, properties: Properties | None
         ) -> None:
             if reason.is_failure:
-                put(LinkDown(link, f"broker refused {self._device}: {reason}"))
+                put(LinkDown(link, f"broker refused {self._device}: {reason}", refused=True))
                 return
+            connected.append(True)
             window = min(SEND_WINDOW, getattr(properties, "ReceiveMaximum", SEND_WINDOW))
             put(LinkUp(link, window, getattr(properties, "MaximumPacketSize", None)))
-            client.subscribe(self._ack_topic, qos=1)
+            client.subscribe([(self._ack_topic, 1), (self._certificate_topic, 1)])
             client.publish(self._state_topic, _state(epoch, online=True), qos=0, retain=True)
 
         def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
-            put(LinkDown(link, f"connection ended: {reason}"))
+            # With TLS 1.3 a certificate is refused after the handshake, as a connection that ends before its answer.
+            put(LinkDown(link, f"connection ended: {reason}", refused=not connected))
 
         def on_publish(_c: Client, _u: Any, message: int, reason: ReasonCode, _p: Properties) -> None:
             put(Answered(link, message, reason.value))
@@ -152,7 +182,10 @@ class MqttUplink:
             put(Subscribed(link, reasons[0].value))
 
         def on_message(_c: Client, _u: Any, message: MQTTMessage) -> None:
-            put(AckArrived(link, bytes(message.payload)))
+            if message.topic == self._certificate_topic:
+                put(CertificateArrived(link, bytes(message.payload)))
+            else:
+                put(AckArrived(link, bytes(message.payload)))
 
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect

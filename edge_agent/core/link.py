@@ -5,6 +5,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from edge_agent.core.offers import Offered, SourceFailed
+from edge_agent.core.renewal import RenewalEvent
 
 
 class LinkUp(Struct, frozen=True):
@@ -16,10 +17,11 @@ class LinkUp(Struct, frozen=True):
 
 
 class LinkDown(Struct, frozen=True):
-    """There is no connection, or no longer."""
+    """There is no connection, or no longer. `refused`: the broker was there and did not let the device in."""
 
     link: int
     reason: str
+    refused: bool = False
 
 
 class Answered(Struct, frozen=True):
@@ -44,8 +46,32 @@ class AckArrived(Struct, frozen=True):
     document: bytes
 
 
+class CertificateArrived(Struct, frozen=True):
+    """The answer to a request for the next certificate."""
+
+    link: int
+    document: bytes
+
+
+class RenewalNews(Struct, frozen=True):
+    """What the making of the next key and request came to."""
+
+    event: RenewalEvent
+
+
 class Wake(Struct, frozen=True):
     """Nothing but a reason to look again."""
 
 
-LinkEvent: TypeAlias = LinkUp | LinkDown | Answered | Subscribed | AckArrived | Offered | SourceFailed | Wake
+LinkEvent: TypeAlias = (
+    LinkUp
+    | LinkDown
+    | Answered
+    | Subscribed
+    | AckArrived
+    | CertificateArrived
+    | RenewalNews
+    | Offered
+    | SourceFailed
+    | Wake
+)

@@ -145,6 +145,9 @@ class World:
             self._later(lambda: self._commit(batch), 2.0)
         return message
 
+    def request_certificate(self, request: bytes) -> None:
+        return
+
     def drop(self) -> None:
         self._up = False
 

@@ -86,6 +86,8 @@ FILE = {"kind": "file", "name": "f", "file": "f", "contract": "c"}
         ({"flush_interval_ms": 0}, "flush_interval_ms"),
         ({"colour": "red"}, "colour"),
         ({"shard": "x"}, "int"),
+        ({"mqtt": {"host": "h", "port": 1, "ca_file": ""}}, "identity_dir"),
+        ({"mqtt": {"host": "h", "port": 1, "ca_file": "", "cert_file": "c", "identity_dir": "d"}}, "identity_dir"),
         ({"sources": []}, "at least one"),
         ({"sources": [FILE, FILE | {"name": "g"}]}, "of no other source"),
         ({"sources": [FILE | {"follow": True}], "until_drained": True}, "never end"),
