@@ -1,14 +1,15 @@
 """Seams between the agent's cores and the world: what a core may ask for."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from edge_agent.core.link import LinkEvent
 from edge_agent.core.offers import Offered, Settled, SourceFailed
 from edge_agent.core.renewal import RenewalEvent
+
+if TYPE_CHECKING:  # 7 MB that a device without a model does without
+    import numpy as np
+    from numpy.typing import NDArray
 
 Put: TypeAlias = Callable[[Offered | SourceFailed], None]
 
@@ -16,7 +17,7 @@ Put: TypeAlias = Callable[[Offered | SourceFailed], None]
 class Scorer(Protocol):
     """A filter model that is ready to run."""
 
-    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, rows: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """Return one score per row for exactly `chunk_rows` rows, shape (chunk_rows, inputs) -> (chunk_rows,)."""
         ...
 

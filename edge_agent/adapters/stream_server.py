@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from edge_agent.adapters.connection import Connection, Ticket
 from edge_agent.core.offers import Offered, Settled, SourceFailed
 from edge_agent.core.session import Close, Offer, Reply, Session, Step
 from edge_agent.ports import Put
@@ -25,7 +26,6 @@ CONNECTION_EVENTS_MAX: Final = 8_000  # events unanswered on one connection: one
 CONNECTION_BYTES_MAX: Final = 1_048_576  # bytes unanswered on one connection, so that it takes four to fill the source
 RECEIVE_BYTES: Final = 65_536  # bytes read at once; a connection may be over its limit by so many
 REPLY_BYTES_MAX: Final = 65_536  # bytes of replies that a producer leaves unread before it is not read any more
-WRITE_S: Final = 30.0  # s; a producer that reads nothing for so long is gone
 LINGER_S: Final = 1.0  # s; what still comes after the last reply is read, else the kernel would take the reply back
 LOOK_S: Final = 1.0  # s; the longest the thread sleeps
 
@@ -56,11 +56,12 @@ class StreamServer:
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._answers: deque[tuple[int, Settled]] = deque()
-        self._connections: set[_Connection] = set()
-        self._tickets: dict[int, _Ticket] = {}
+        self._connections: set[Connection] = set()
+        self._tickets: dict[int, Ticket] = {}
         self._next_ticket = 0
         self._events = self._bytes = 0
         self.trouble: str | None = None
+        self._rest_until_s = 0.0
         self._buffer = bytearray(RECEIVE_BYTES)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -122,7 +123,7 @@ class StreamServer:
             elif key.fileobj is self._woken:
                 self._woken.recv(RECEIVE_BYTES)
             else:
-                connection: _Connection = key.data
+                connection: Connection = key.data
                 if mask & selectors.EVENT_WRITE:
                     self._flush(connection)
                 if mask & selectors.EVENT_READ and connection in self._connections:
@@ -132,8 +133,8 @@ class StreamServer:
         now = self._monotonic_s()
         for connection in tuple(self._connections):
             self._look_after(connection, now)
-        full = len(self._connections) >= CONNECTIONS_MAX + REFUSALS_MAX
-        self._select(self._listener, 0 if full else selectors.EVENT_READ, None)
+        accepts = len(self._connections) < CONNECTIONS_MAX + REFUSALS_MAX and now >= self._rest_until_s
+        self._select(self._listener, selectors.EVENT_READ if accepts else 0, None)
 
     def _wait_s(self) -> float:
         now = self._monotonic_s()
@@ -142,10 +143,13 @@ class StreamServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
-            return  # the producer has gone already, or the process has no descriptor left: it may try again
+        except OSError as error:
+            # It has gone already, or the process has no descriptor left, of which the kernel would tell without end.
+            self._rest_until_s = self._monotonic_s() + LOOK_S
+            self._say(f"a connection could not be taken: {error.strerror}")
+            return
         sock.setblocking(False)
-        connection = _Connection(sock, self._monotonic_s())
+        connection = Connection(sock, self._monotonic_s())
         connection.session = self._new_session(lambda size: self._reserve(connection, size))
         self._connections.add(connection)
         if sum(not other.closing for other in self._connections) > CONNECTIONS_MAX:
@@ -154,20 +158,23 @@ class StreamServer:
         elif (refusal := self._screen(sock)) is not None:
             self._refuse(connection, "not_allowed", refusal)
 
-    def _refuse(self, connection: "_Connection", code: str, reason: str) -> None:
-        if reason != self.trouble:
-            _log.warning("source %s: %s", self.name, reason)
-        self.trouble = reason
+    def _refuse(self, connection: Connection, code: str, reason: str) -> None:
+        self._say(reason)
         self._follow(connection, connection.session.refuse(code, reason))
 
-    def _reserve(self, connection: "_Connection", size: int) -> bool:
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            _log.warning("source %s: %s", self.name, trouble)
+        self.trouble = trouble
+
+    def _reserve(self, connection: Connection, size: int) -> bool:
         if self._events >= EVENTS_MAX or self._bytes + size > BYTES_MAX:
             return False
         connection.reserved_bytes += size
         self._bytes += size
         return True
 
-    def _read(self, connection: "_Connection") -> None:
+    def _read(self, connection: Connection) -> None:
         try:
             size = connection.sock.recv_into(self._buffer)
         except BlockingIOError:
@@ -181,7 +188,7 @@ class StreamServer:
         elif not connection.closing:
             self._follow(connection, connection.session.receive(bytes(memoryview(self._buffer)[:size])))
 
-    def _follow(self, connection: "_Connection", steps: list[Step]) -> None:
+    def _follow(self, connection: Connection, steps: list[Step]) -> None:
         """Do what a session asked for."""
         for step in steps:
             match step:
@@ -195,10 +202,10 @@ class StreamServer:
                     connection.closing = True
         self._flush(connection)
 
-    def _offer(self, connection: "_Connection", offer: Offer) -> None:
+    def _offer(self, connection: Connection, offer: Offer) -> None:
         number, self._next_ticket = self._next_ticket, self._next_ticket + 1
         # Room that was reserved becomes the offer's.
-        ticket = _Ticket(connection, len(offer.lines), max(offer.size_bytes, connection.reserved_bytes))
+        ticket = Ticket(connection, len(offer.lines), max(offer.size_bytes, connection.reserved_bytes))
         self._bytes += ticket.bytes - connection.reserved_bytes
         self._events += ticket.events
         connection.reserved_bytes = 0
@@ -223,7 +230,7 @@ class StreamServer:
             answer = connection.settled.pop(connection.open.popleft())
             self._follow(connection, connection.session.settled(answer))
 
-    def _flush(self, connection: "_Connection") -> None:
+    def _flush(self, connection: Connection) -> None:
         if connection.unsent:
             try:
                 sent = connection.sock.send(connection.unsent)
@@ -242,23 +249,23 @@ class StreamServer:
                 with contextlib.suppress(OSError):  # the other side has gone, which the next read says
                     connection.sock.shutdown(socket.SHUT_WR)
 
-    def _look_after(self, connection: "_Connection", now_s: float) -> None:
+    def _look_after(self, connection: Connection, now_s: float) -> None:
         """Begin a phase's time, end what has taken too long, and choose what to listen for."""
         session = connection.session
         if session.phase != connection.phase:
             connection.phase, connection.since_s = session.phase, now_s
-        connection.due_s = _due_s(connection)
+        connection.due_s = connection.next_due_s()
         if connection.due_s is not None and now_s >= connection.due_s:
             if connection.closing or connection.unsent:
                 self._drop(connection)
                 return
             self._follow(connection, session.refuse("timeout", "expected the rest sooner"))
             connection.phase, connection.since_s = session.phase, now_s
-            connection.due_s = _due_s(connection) if connection in self._connections else None
+            connection.due_s = connection.next_due_s() if connection in self._connections else None
         if connection in self._connections:
             self._select(connection.sock, self._interest(connection), connection)
 
-    def _interest(self, connection: "_Connection") -> int:
+    def _interest(self, connection: Connection) -> int:
         reads = connection.linger_until_s is not None or (
             connection.session.wants_data
             and not connection.closing
@@ -270,7 +277,7 @@ class StreamServer:
         wants = selectors.EVENT_READ if reads and not connection.at_end else 0
         return wants | (selectors.EVENT_WRITE if connection.unsent else 0)
 
-    def _select(self, sock: socket.socket, wanted: int, data: "_Connection | None") -> None:
+    def _select(self, sock: socket.socket, wanted: int, data: Connection | None) -> None:
         found = self._selector.get_map().get(sock)
         if found is None:
             if wanted:
@@ -280,47 +287,10 @@ class StreamServer:
         elif found.events != wanted:
             self._selector.modify(sock, wanted, data)
 
-    def _drop(self, connection: "_Connection") -> None:
+    def _drop(self, connection: Connection) -> None:
         """End a connection; its open offers keep their room until they are settled."""
         if connection in self._connections:
             self._connections.remove(connection)
             self._select(connection.sock, 0, None)
             self._bytes -= connection.reserved_bytes
             connection.sock.close()
-
-
-class _Ticket:
-    """An offer that the agent has not answered."""
-
-    def __init__(self, connection: "_Connection", events: int, size_bytes: int) -> None:
-        self.connection = connection
-        self.events = events
-        self.bytes = size_bytes
-
-
-class _Connection:
-    """A producer. `open` are offers that its session was not told about, in order; `settled` answers out of turn."""
-
-    session: Session
-
-    def __init__(self, sock: socket.socket, now_s: float) -> None:
-        self.sock = sock
-        self.unsent = bytearray()
-        self.open: deque[int] = deque()
-        self.settled: dict[int, Settled] = {}
-        self.events = self.bytes = self.reserved_bytes = 0
-        self.at_end = self.closing = False
-        self.phase = 0
-        self.since_s = self.wrote_s = now_s
-        self.linger_until_s: float | None = None
-        self.due_s: float | None = None
-
-
-def _due_s(connection: _Connection) -> float | None:
-    """Return when a connection has taken too long."""
-    if connection.linger_until_s is not None:
-        return connection.linger_until_s
-    if connection.unsent:
-        return connection.wrote_s + WRITE_S
-    patience_s = connection.session.patience_s
-    return connection.since_s + patience_s if patience_s is not None and not connection.closing else None

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from edge_agent.adapters import source_files
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.adapters.followed_file import MARKS_MAX, FileMarks
+from edge_agent.adapters.followed_file import MARKS_MAX
+from edge_agent.adapters.opening import open_file
 from edge_agent.adapters.source_files import FileReader, open_source
+from edge_agent.config import FileSource
 from edge_agent.core.csv_records import CsvRecords
 from edge_agent.core.events import Reader
 from edge_agent.core.refusal import EVENT_BYTES_MAX
@@ -37,8 +39,7 @@ class Follower:
         self.source.skip(0)  # as the agent does before it reads
 
     def _open(self) -> None:
-        marks = FileMarks(self._disk, "source.json")
-        source = open_source(self.path, follow=True, marks=marks)
+        source = open_file(FileSource("log", str(self.path), "clicks", follow=True), self._disk)
         assert isinstance(source, FileReader)
         self.source = source
 
@@ -200,7 +201,7 @@ def test_only_the_newest_files_are_remembered(follower: Follower) -> None:
 
 
 def test_marks_that_cannot_be_read_are_said(follower: Follower) -> None:
-    (follower.path.parent / "spool" / "source.json").write_bytes(b"[{")
+    (follower.path.parent / "spool" / "source-log.json").write_bytes(b"[{")
     with pytest.raises(SourceError, match="places of a followed file"):
         follower.restart()
 

@@ -3,7 +3,6 @@
 import getpass
 import itertools
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.adapters import mqtt_source
-from edge_agent.adapters.mqtt_source import MqttReceiver
+from edge_agent.adapters.opening import open_pushed
 from edge_agent.config import MqttSource, Subscription
 from edge_agent.core.refusal import EVENT_BYTES_MAX
 from tests.edge_agent.plant import HOST, Broker, free_port
@@ -79,7 +78,7 @@ def config(broker: SensorBroker, **changes: Any) -> MqttSource:
 
 @pytest.fixture
 def loop(broker: SensorBroker) -> Iterator[Loop]:
-    loop = Loop(lambda put: MqttReceiver(config(broker), put, random.random))
+    loop = Loop(lambda put: open_pushed(config(broker), put))
     yield loop
     loop.close()
 
@@ -165,7 +164,7 @@ def test_a_flood_waits_at_the_broker_and_loses_nothing(
     broker: SensorBroker, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_source, "UNANSWERED_MAX", 100)
-    loop = Loop(lambda put: MqttReceiver(config(broker), put, random.random))
+    loop = Loop(lambda put: open_pushed(config(broker), put))
     subscribed(loop, sensor)
     loop.writes.clear()
     sensor.publish("halle/7", *events(0, 1_000))
@@ -180,7 +179,7 @@ def test_what_is_held_is_bounded_in_bytes_too(
     broker: SensorBroker, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt_source, "BYTES_MAX", 100 * 1_024)
-    loop = Loop(lambda put: MqttReceiver(config(broker), put, random.random))
+    loop = Loop(lambda put: open_pushed(config(broker), put))
     subscribed(loop, sensor)
     wanted = [b'{"n":%d,"text":"%s"}' % (number, b"x" * 490) for number in range(900)]
     loop.writes.clear()
@@ -229,13 +228,13 @@ def test_with_tls_the_broker_must_show_a_certificate_that_we_trust(broker: Senso
     cert_file, key_file = broker.certificates.issue("agent")
     secure = {"port": broker.tls_port, "cert_file": str(cert_file), "key_file": str(key_file)}
     trusting = config(broker, ca_file=str(broker.certificates.ca_file), **secure)
-    loop = Loop(lambda put: MqttReceiver(trusting, put, random.random))
+    loop = Loop(lambda put: open_pushed(trusting, put))
     subscribed(loop, sensor)
     sensor.publish("halle/7", *events(0, 200))
     awaited(loop, events(0, 200))
     loop.close()
     doubting = config(broker, ca_file="/etc/ssl/certs/ca-certificates.crt", **secure)
-    loop = Loop(lambda put: MqttReceiver(doubting, put, random.random))
+    loop = Loop(lambda put: open_pushed(doubting, put))
     said = eventually(lambda: loop.source.trouble, "it says what is wrong")
     assert "certificate" in said.lower()
     loop.close()
@@ -243,7 +242,7 @@ def test_with_tls_the_broker_must_show_a_certificate_that_we_trust(broker: Senso
 
 def test_a_broker_that_is_not_there_is_said_and_closing_does_not_wait_for_it(tmp_path: Path) -> None:
     nowhere = MqttSource("sensors", HOST, "agent", (Subscription("a", CONTRACT),), free_port())
-    loop = Loop(lambda put: MqttReceiver(nowhere, put, random.random))
+    loop = Loop(lambda put: open_pushed(nowhere, put))
     said = eventually(lambda: loop.source.trouble, "it says what is wrong")
     assert json.dumps(nowhere.port) in said
     loop.close()

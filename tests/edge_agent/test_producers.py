@@ -37,7 +37,9 @@ class Device:
     def write(self) -> None:
         for producer, lines in self.staged:
             self.durable.setdefault(producer, []).extend(lines)
+        # In a record's metadata, and in the cursor when the record is deleted.
         self.known = msgspec.msgpack.decode(msgspec.msgpack.encode(self.newest), type=Producers)
+        assert msgspec.json.decode(msgspec.json.encode(self.newest), type=Producers) == self.known
         self.crash()
 
 

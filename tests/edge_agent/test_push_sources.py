@@ -1,15 +1,13 @@
 """One suite over all sources that apps push to: what is acknowledged is durable, and there once."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_agent.adapters import stream_server
-from edge_agent.adapters.http_source import open_http_source
-from edge_agent.adapters.socket_source import open_socket_source
+from edge_agent.adapters.opening import open_pushed
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import HttpSource, SocketSource
 from edge_agent.core.refusal import EVENT_BYTES_MAX
@@ -32,8 +30,8 @@ class Harness:
 
     def _open(self, put: Put) -> PushSource:
         if self.kind == "socket":
-            return open_socket_source(SocketSource("apps", str(self.path), (CONTRACT,)), put, time.monotonic)
-        return open_http_source(HttpSource("apps", 0, (CONTRACT,), str(self._token_file)), put, time.monotonic)
+            return open_pushed(SocketSource("apps", str(self.path), (CONTRACT,)), put)
+        return open_pushed(HttpSource("apps", 0, (CONTRACT,), str(self._token_file)), put)
 
     def app(self, producer: str | None = "平板") -> App:
         """Return a producer on a connection of its own."""

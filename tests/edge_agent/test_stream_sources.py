@@ -1,5 +1,6 @@
 """What only a real socket shows: who may connect, what a stale file means, what curl says, how time is kept."""
 
+import errno
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.adapters import stream_server
+from edge_agent.adapters.connection import Connection
 from edge_agent.adapters.http_source import open_http_source
 from edge_agent.adapters.secret_files import read_secret
 from edge_agent.adapters.socket_source import open_socket_source
@@ -153,7 +154,7 @@ def pass_time(loop: Loop, clock: SteppingClock, now_s: float) -> None:
     loop.source.settle(-1, busy(""))
 
 
-def connections(loop: Loop) -> list[stream_server._Connection]:
+def connections(loop: Loop) -> list[Connection]:
     assert isinstance(loop.source, StreamServer)
     return list(loop.source._connections)
 
@@ -190,6 +191,29 @@ def test_a_client_that_sends_too_much_still_hears_why(web: Loop) -> None:
         sock.sendall(b"x" * 500_000)
         sock.shutdown(socket.SHUT_WR)
         assert read_to_end(sock).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_process_without_descriptors_waits_instead_of_asking_without_end(
+    sockets: Loop, clock: SteppingClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[socket.socket] = []
+
+    def accept(listener: socket.socket) -> tuple[socket.socket, str]:
+        asked.append(listener)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch, connect(tmp_path / "agent.sock") as sock:
+        patch.setattr(socket.socket, "accept", accept)
+        with connect(tmp_path / "agent.sock"):
+            eventually(lambda: sockets.source.trouble, "it says what is wrong")
+            for _ in range(20):
+                sockets.source.settle(-1, busy(""))  # turns that would ask again
+        patch.undo()
+        pass_time(sockets, clock, 2.0)
+        sock.sendall(b'{"hello":1,"contract":"clicks"}\n')
+        assert b"welcome" in sock.recv(1_000)
+    assert "Too many open files" in (sockets.source.trouble or "")
+    assert len(asked) == 1
 
 
 def test_curl_gets_through(web: Loop, tmp_path: Path) -> None:
