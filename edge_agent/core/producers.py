@@ -4,7 +4,7 @@ A producer numbers its events and holds them until they are acknowledged. Acknow
 agent restart, and then events come again. The value here is durable together with the events it speaks of (it goes
 into the metadata of the spool record that holds them), so that what is durable is known and what is not is not.
 
-How the agent uses it, and why each event is taken exactly once:
+How the agent uses it (`core.admissions`), and why each event is taken exactly once:
 
 1. admit    every offer in the order it came, against the newest value, durable or not. Each admission names the lines
             that are new, and the next value.

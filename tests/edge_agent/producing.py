@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_agent.core.offers import Offered, Outcome, Settled, SourceFailed, busy
-from edge_agent.core.producers import Admission, Producers, admit
+from edge_agent.core.admissions import Admissions, Answer
+from edge_agent.core.offers import Offered, SourceFailed
+from edge_agent.core.producers import Producers
 from edge_agent.ports import PushSource, Put
 from tests.waiting import DEADLINE_S
 
@@ -88,37 +89,31 @@ class Loop:
         self.source.close()
 
     def _run(self) -> None:
+        desk = Admissions(self.producers)
         while not self._crashed.is_set():
             batch = self._take()
             self.admits.wait()
-            newest, admissions = self.producers, list[Admission]()
-            for offered in batch:
-                admission = admit(newest, offered)
-                newest = admission.producers
-                admissions.append(admission)
+            lines = [line for offered in batch for line in desk.take(offered)]
             if self.is_full:
-                self._settle(batch, [busy("the spool is full")] * len(batch))
+                self._settle(desk.dropped("the spool is full"))
                 continue
             self.admitted += len(batch)
             self.writes.wait()
             if self._crashed.is_set():
                 return
-            for offered, admission in zip(batch, admissions, strict=True):
-                self.durable += offered.lines[admission.new_from :] if self._is_taken(admission) else ()
-            self.producers = newest
+            if desk.must_write:
+                self.durable, self.producers = [*self.durable, *lines], desk.producers
+            assert desk.producers == self.producers
             self.written += len(batch)
             self.settles.wait()
             if not self._crashed.is_set():
-                self._settle(batch, [admission.settled for admission in admissions])
+                self._settle(desk.written())
 
-    @staticmethod
-    def _is_taken(admission: Admission) -> bool:
-        return admission.settled.outcome is Outcome.TAKEN
-
-    def _settle(self, batch: list[Offered], answers: list[Settled]) -> None:
-        for offered, answer in zip(batch, answers, strict=True):
+    def _settle(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            assert answer.source == self.source.name
             self.settled += 1
-            self.source.settle(offered.ticket, answer)
+            self.source.settle(answer.ticket, answer.settled)
 
     def _take(self) -> list[Offered]:
         batch: list[Offered] = []
@@ -133,7 +128,7 @@ class Loop:
                 return batch
 
 
-class Answer(dict[str, Any]):
+class Told(dict[str, Any]):
     """What an app was told; `taken` is the number below which all its events are taken."""
 
     @property
@@ -152,7 +147,7 @@ class App(Protocol):
     def send(self, first: int, lines: list[bytes]) -> None:
         """Hand events over, without waiting for the answer."""
 
-    def answer(self) -> Answer:
+    def answer(self) -> Told:
         """Wait until the last event sent is answered."""
 
     def is_answered(self) -> bool:
@@ -189,9 +184,9 @@ class SocketApp:
         self._sock.sendall(b"".join(line + b"\n" for line in lines))
         self._next = first + len(lines)
 
-    def answer(self) -> Answer:
+    def answer(self) -> Told:
         while True:
-            found = Answer(json.loads(self._file.readline()))
+            found = Told(json.loads(self._file.readline()))
             if "error" in found or found["ack"] == self._next:
                 return found
 
@@ -222,9 +217,9 @@ class HttpApp:
             headers["Idempotency-Key"] = f'"{self._producer}/{first}"'
         self._client.request("POST", f"/v1/events/{CONTRACT}", b"\n".join(lines) + b"\n", headers)
 
-    def answer(self) -> Answer:
+    def answer(self) -> Told:
         response = self._client.getresponse()
-        return Answer(json.loads(response.read()) | {"status": response.status})
+        return Told(json.loads(response.read()) | {"status": response.status})
 
     def is_answered(self) -> bool:
         return has_data(self._client.sock)

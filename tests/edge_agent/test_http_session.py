@@ -289,3 +289,34 @@ def test_keys_name_any_producer(producer: str, number: int) -> None:
     for text in (f"{quote(producer, safe='')}/{number}", f'"{quote(producer)}/{number}"'):
         key = parse_key(text)
         assert (key.producer, key.first_number) == (producer, number)
+
+
+@given(st.data())
+def test_no_bytes_end_in_anything_but_an_answer(data: st.DataObject) -> None:
+    good = data.draw(
+        st.sampled_from([
+            request(b'{"a":1}\n'),
+            request(b'[{"a":1}]', {"Content-Type": "application/json"}),
+            request(gzip.compress(b"{}\n" * 9), {"Content-Encoding": "gzip", "Idempotency-Key": '"a%20b/7"'}),
+        ])
+    )  # fmt: skip
+    mutant = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(mutant) - 1))
+        match data.draw(st.integers(0, 3)):
+            case 0:
+                mutant[at] = data.draw(st.integers(0, 255))
+            case 1:
+                del mutant[at : at + data.draw(st.integers(1, 9))]
+            case 2:
+                mutant[at:at] = data.draw(st.binary(max_size=5))
+            case _:
+                mutant[at:at] = mutant[: data.draw(st.integers(0, 40))]
+        mutant = mutant or bytearray(b"x")
+    talk = session()
+    steps = talk.receive(bytes(mutant))
+    if any(isinstance(step, Offer) for step in steps):
+        steps += talk.settled(TAKEN)
+    steps += talk.ended() if talk.wants_data else []
+    replies = [step.data for step in steps if isinstance(step, Reply)]
+    assert all(reply.startswith(b"HTTP/1.1 ") for reply in replies)

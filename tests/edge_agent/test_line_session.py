@@ -135,3 +135,21 @@ def test_answers_to_offers_of_an_ended_connection_say_nothing() -> None:
     talk.receive(b"2\n")
     assert told(talk.settled(Settled(Outcome.BUSY, code="busy", reason="full")))[0]["error"] == "busy"
     assert talk.settled(taken(None)) == []
+
+
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.sampled_from([HELLO, b"{}\n", b'{"hello":1,', b'"contract":"clicks"}\n']),
+        max_size=12,
+    )
+)
+def test_no_bytes_end_in_anything_but_steps(blocks: list[bytes]) -> None:
+    talk = session()
+    open_offers = 0
+    for block in blocks:
+        if talk.wants_data and block:
+            open_offers += sum(isinstance(step, Offer) for step in talk.receive(block))
+        while open_offers:
+            open_offers -= 1
+            open_offers += sum(isinstance(step, Offer) for step in talk.settled(taken(3)))
+    assert all(isinstance(step, Close) for step in talk.ended())

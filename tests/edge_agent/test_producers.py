@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core import producers
+from edge_agent.core.admissions import Admissions, Answer
 from edge_agent.core.offers import Offered, Outcome
 from edge_agent.core.producers import PRODUCERS_MAX, Producers, admit, is_producer
 
@@ -15,7 +16,7 @@ def offer(first: int | None, size: int, producer: str | None = "app", *, gaps: b
 
 
 class Device:
-    """An agent whose memory a crash takes: `durable` is what stays."""
+    """An agent whose memory a crash takes: `durable` and `known` are what stays."""
 
     def __init__(self) -> None:
         self.durable: dict[str, list[bytes]] = {}
@@ -23,30 +24,34 @@ class Device:
         self.crash()
 
     def crash(self) -> None:
-        self.newest = self.known
+        self.desk = Admissions(self.known)
+        self.forget()
+
+    def forget(self) -> None:
         self.staged: list[tuple[str, tuple[bytes, ...]]] = []
 
-    def admit(self, offered: Offered) -> int | None:
-        admission = admit(self.newest, offered)
-        self.newest = admission.producers
+    def admit(self, offered: Offered) -> None:
         assert offered.producer is not None
-        if admission.settled.outcome is Outcome.TAKEN:
-            self.staged.append((offered.producer, offered.lines[admission.new_from :]))
-        return admission.settled.next_number
+        self.staged.append((offered.producer, self.desk.take(offered)))
 
-    def write(self) -> None:
+    def write(self) -> list[Answer]:
         for producer, lines in self.staged:
             self.durable.setdefault(producer, []).extend(lines)
         # In a record's metadata, and in the cursor when the record is deleted.
-        self.known = msgspec.msgpack.decode(msgspec.msgpack.encode(self.newest), type=Producers)
-        assert msgspec.json.decode(msgspec.json.encode(self.newest), type=Producers) == self.known
-        self.crash()
+        self.known = msgspec.msgpack.decode(msgspec.msgpack.encode(self.desk.producers), type=Producers)
+        assert msgspec.json.decode(msgspec.json.encode(self.known), type=Producers) == self.known
+        self.forget()
+        return self.desk.written()
+
+    def drop(self) -> list[Answer]:
+        self.forget()
+        return self.desk.dropped("the spool is full")
 
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.sampled_from("ab"), st.integers(0, 5), st.integers(1, 6)),
-        st.sampled_from([("write", "", 0, 0), ("hear", "", 0, 0), ("crash", "", 0, 0)]),
+        st.tuples(st.sampled_from(["write", "lose", "drop", "crash"]), st.just(""), st.just(0), st.just(0)),
     ),
     max_size=60,
 )
@@ -57,28 +62,59 @@ def test_any_order_of_resends_lost_answers_and_restarts_takes_each_event_once(
     steps: list[tuple[str, str, int, int]],
 ) -> None:
     device = Device()
-    heard = {"a": 0, "b": 0}  # up to where each producer knows its events to be taken
-    sent = {"a": 0, "b": 0}
+    heard = {"a": 0, "b": 0}  # below it each producer knows its events to be taken
+    sent = {"a": 0, "b": 0}  # below it each has sent its events at least once
+    names: list[str] = []  # whose offers wait for an answer
+
+    def hear(answers: list[Answer]) -> None:
+        for name, answer in zip(names, answers, strict=True):
+            known = answer.settled.next_number
+            if answer.settled.outcome is not Outcome.TAKEN:
+                sent[name] = heard[name]  # its connection ended: it begins anew from what it knows
+            elif known is not None:
+                heard[name] = max(heard[name], known)
+        names.clear()
+
     for step, name, back, size in steps:
         match step:
-            case "send":  # from what was heard, or from anything sent after it: never from beyond what was sent
+            case "send":  # anything that was not answered may come again, and new events behind it
                 first = max(heard[name], sent[name] - back)
-                known = device.admit(offer(first, size, name))
-                if first <= (known or 0):
-                    sent[name] = max(sent[name], first + size)
-                else:
-                    sent[name] = heard[name]  # refused: the connection ended, it begins anew from what it knows
+                device.admit(offer(first, size, name))
+                names.append(name)
+                sent[name] = max(sent[name], first + size)
             case "write":
+                hear(device.write())
+            case "lose":  # all is durable, and no producer hears of it
                 device.write()
-            case "hear":
-                heard = {key: len(device.durable.get(key, [])) for key in heard}
+                names.clear()
+            case "drop":
+                hear(device.drop())
             case _:
                 device.crash()
+                names.clear()
                 sent = dict(heard)
+        for producer, upto in heard.items():  # what was acknowledged is durable
+            assert len(device.durable.get(producer, [])) >= upto
+    device.crash()
     for name in "ab":  # in the end everything arrives, whatever was in doubt
-        device.admit(offer(heard[name], max(0, 100 - heard[name]), name))
+        device.admit(offer(heard[name], 400 - heard[name], name))
     device.write()
-    assert device.durable == {name: [b"%d" % number for number in range(100)] for name in "ab"}
+    assert device.durable == {name: [b"%d" % number for number in range(400)] for name in "ab"}
+
+
+def test_answers_are_given_at_once_where_nothing_has_to_be_written() -> None:
+    device = Device()
+    device.admit(offer(0, 3))
+    assert device.desk.must_write
+    device.write()
+    device.admit(offer(1, 2))
+    device.admit(offer(None, 0))
+    device.admit(offer(9, 2))
+    assert not device.desk.must_write
+    assert [answer.settled.outcome for answer in device.desk.written()] == [
+        Outcome.TAKEN, Outcome.TAKEN, Outcome.REFUSED,
+    ]  # fmt: skip
+    assert device.desk.written() == []
 
 
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(0, 50), st.integers(1, 20))
