@@ -13,12 +13,14 @@ A file is left for the next one once the next has a byte and the old was read to
 new file only when it is done with the old.
 """
 
+import contextlib
 import logging
 import os
 import re
+import stat
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +33,7 @@ from edge_agent.ports import Disk
 BLOCK_BYTES: Final = 262_144  # bytes read at once
 MARKS_MAX: Final = 64  # files remembered; a restart asks for events of the last few at most
 TAIL_BYTES: Final = 64  # bytes before our place that are compared, to notice a file that was cut and written anew
+LOOKS: Final = 3  # times that a file is looked for: a rotation renames one after the other meanwhile
 HEAD_BYTES: Final = 1_024  # bytes at a file's beginning that tell it from others with the same inode
 # What logrotate, its `dateext` and Python's handlers append: `.1`, `-20260131`, `.2026-01-31_12-00`; and a packer.
 ROTATED: Final = re.compile(r"[.\-_]\d[\d\-_T:]*(\.gz|\.zst)?")
@@ -72,16 +75,20 @@ class FileMarks:
                 ) from error
 
     def add(self, mark: FileMark) -> FileMark:
-        """Remember where a file begins, and return the mark; one that is there already is kept unless it says less."""
-        for old in self.marks:
-            if old.first_seq == mark.first_seq and old.is_file(mark.device, mark.inode):
-                if old.head_bytes >= mark.head_bytes:
-                    return old
-                break
+        """Remember where a file begins, and return the mark; one that is there already is kept unless it says less.
+
+        May raise OSError; then it is not remembered.
+        """
+        same = [old for old in self.marks if old.first_seq == mark.first_seq and old.is_file(mark.device, mark.inode)]
+        if same and same[0].head_bytes >= mark.head_bytes:
+            return same[0]
         others = [old for old in self.marks if old.first_seq != mark.first_seq]
-        self.marks = tuple(sorted((*others, mark), key=lambda known: known.first_seq))[-MARKS_MAX:]
+        marks = tuple(sorted((*others, mark), key=lambda known: known.first_seq))[-MARKS_MAX:]
         if self._disk is not None:
-            self._disk.replace(self._name, msgspec.json.encode(self.marks))
+            # What only makes a mark surer may wait for a disk that takes it.
+            with contextlib.suppress(OSError) if same else contextlib.nullcontext():
+                self._disk.replace(self._name, msgspec.json.encode(marks))
+        self.marks = marks
         return mark
 
     def of(self, seq: int) -> FileMark | None:
@@ -97,6 +104,8 @@ class FollowedFile:
     """Implements `source_files.Blocks` for a file that others write to. Raises SourceError."""
 
     at_end: Final = False
+    _file: Bytes
+    _plain: IO[bytes] | None  # the same, where it is not packed
     _head: bytes
     _tail: bytes
     _was_at_end: bool
@@ -113,9 +122,7 @@ class FollowedFile:
         """Open the file that event `seq` is in, and return the number of its first event."""
         mark = self._marks.of(seq)
         if mark is not None:
-            found = self._found(mark)
-            self._file.close()
-            self._open(found)
+            self._turn_to(self._found(mark))
         elif self._marks.marks:
             oldest = self._marks.marks[0].first_seq
             raise SourceError(f"source {self._path}: events before number {oldest} were asked for: {_GONE}")
@@ -135,8 +142,11 @@ class FollowedFile:
     def read(self) -> bytes | None:
         """Return the next bytes, none when there are none yet; None at the end of a file, and then the next begins."""
         if self._following is not None:
-            self._file.close()
-            self._open(self._following)
+            following, self._following = self._following, None
+            try:
+                self._turn_to(following)
+            except FileNotFoundError:
+                return b""  # renamed since it was found: looked for again, from the end of the old file
         # Looked for before the last bytes are read: all that goes to the old file is there before the new one has any.
         is_left = self._is_left()
         if self._was_at_end and self._is_cut():
@@ -157,23 +167,29 @@ class FollowedFile:
         """Close the file."""
         self._file.close()
 
+    def _turn_to(self, path: Path) -> None:
+        old = self._file
+        self._open(path)
+        old.close()
+
     def _open(self, path: Path) -> None:
-        self._plain = open(path, "rb") if path.suffix not in PACKED else None  # noqa: SIM115 - until the next
-        self._file: Bytes = self._plain or open_packed(path)
-        self._status = os.fstat(self._plain.fileno()) if self._plain is not None else path.stat()
+        if path.suffix in PACKED:
+            self._status = path.stat()
+            self._plain, self._file = None, open_packed(path)
+        else:
+            self._plain = open(path, "rb")  # noqa: SIM115 - until the next
+            self._status, self._file = os.fstat(self._plain.fileno()), self._plain
         self._following = None
         self._head = self._tail = b""
         self._was_at_end = False
 
     def _is_left(self) -> bool:
         """Say whether the writer is done with this file: there is a newer one with something in it."""
-        try:
-            newest = os.stat(self._path)
-        except FileNotFoundError:
-            return self._next_mark() is not None or bool(self._later())
-        if (newest.st_dev, newest.st_ino) == (self._status.st_dev, self._status.st_ino):
+        newest = _status_of(self._path)
+        if newest is not None and (newest.st_dev, newest.st_ino) == (self._status.st_dev, self._status.st_ino):
             return False
-        return newest.st_size > 0 or self._next_mark() is not None or bool(self._later())
+        has_bytes = newest is not None and newest.st_size > 0
+        return has_bytes or self._next_mark() is not None or bool(self._later())
 
     def _next_file(self) -> Path:
         """Return the file that comes after the open one.
@@ -191,20 +207,27 @@ class FollowedFile:
     def _later(self) -> list[tuple[int, Path]]:
         """Return files, by when they were last written to, that were rotated away after the open one and not read."""
         written_ns = (os.fstat(self._plain.fileno()) if self._plain is not None else self._status).st_mtime_ns
-        found = [(path.stat(), path) for path in self._rotated() if not self._is_known(path)]
-        return [(s.st_mtime_ns, path) for s, path in found if s.st_mtime_ns >= written_ns and s.st_size > 0]
+        return [
+            (status.st_mtime_ns, path)
+            for status, path in self._rotated()
+            if status.st_mtime_ns >= written_ns and status.st_size > 0 and not self._is_known(status, path)
+        ]
 
-    def _rotated(self) -> list[Path]:
+    def _beside(self) -> list[tuple[os.stat_result, Path]]:
+        """Return the files of the folder; one that is renamed at this moment may be missing."""
+        found = [(_status_of(path), path) for path in self._path.parent.iterdir()]
+        return [(status, path) for status, path in found if status is not None and stat.S_ISREG(status.st_mode)]
+
+    def _rotated(self) -> list[tuple[os.stat_result, Path]]:
         name = self._path.name
         return [
-            path
-            for path in self._path.parent.iterdir()
+            (status, path)
+            for status, path in self._beside()
             if path.name.startswith(name) and ROTATED.fullmatch(path.name, len(name))
         ]
 
-    def _is_known(self, path: Path) -> bool:
+    def _is_known(self, status: os.stat_result, path: Path) -> bool:
         """Say whether a file was read, or is being read."""
-        status = path.stat()
         if (status.st_dev, status.st_ino) == (self._status.st_dev, self._status.st_ino):
             return True
         head = _head_of(path)
@@ -214,13 +237,13 @@ class FollowedFile:
 
     def _found(self, mark: FileMark) -> Path:
         """Return where a file lies by now. Raises SourceError."""
-        for path in self._path.parent.iterdir():
-            status = path.stat()
-            if path.is_file() and mark.is_file(status.st_dev, status.st_ino) and mark.fits(_head_of(path)):
-                return path
-        for path in self._rotated():
-            if path.suffix in PACKED and mark.fits(_head_of(path)):
-                return path
+        for _ in range(LOOKS):
+            for status, path in self._beside():
+                if mark.is_file(status.st_dev, status.st_ino) and mark.fits(_head_of(path)):
+                    return path
+            for _status, path in self._rotated():
+                if path.suffix in PACKED and mark.fits(_head_of(path)):
+                    return path
         raise SourceError(f"source {self._path}: the file with events from number {mark.first_seq} on: {_GONE}")
 
     def _is_cut(self) -> bool:
@@ -240,6 +263,13 @@ class FollowedFile:
 
 
 _GONE: Final = "it is no longer there: put it back beside the file, or give the agent another spool_dir"
+
+
+def _status_of(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _head_of(path: Path) -> bytes:

@@ -57,7 +57,7 @@ class Blocks(Protocol):
         ...
 
     def begin(self, first_seq: int) -> None:
-        """Hear that the present file's first event was read and has this number, before it is handed out."""
+        """Hear that the present file's first event was read and has this number. OSError: it is not handed out yet."""
         ...
 
     def read(self) -> bytes | None:
@@ -112,12 +112,14 @@ class FileReader:
         self._read_upto = 0  # number of the first event that was not read yet
         self._is_started = False
         self._is_fresh = True  # no line of the present file was read yet
-        self._is_begun = False  # an event of the present file was read
+        self._is_begun = False  # an event of the present file was handed out
+        self._is_ended = False  # the next bytes are another file's
+        self._disk_trouble: str | None = None
 
     @property
     def trouble(self) -> str | None:
         """The last thing that went wrong, where it says something about the present."""
-        return self._blocks.trouble
+        return self._disk_trouble or self._blocks.trouble
 
     def read(self, events_max: int) -> list[bytes]:
         """Return the next events. Raises SourceError when the file can be read no further."""
@@ -126,7 +128,7 @@ class FileReader:
         taken: list[bytes] = []
         size = 0
         while len(taken) < events_max and size < CHUNK_BYTES_MAX:
-            if self._next == len(self._events) and not self._fill():
+            if (self._next == len(self._events) and not self._fill()) or not self._begin():
                 break
             part = self._events[self._next : self._next + events_max - len(taken)]
             self._next += len(part)
@@ -136,7 +138,10 @@ class FileReader:
 
     def skip(self, events: int) -> int:
         """Pass over the first events of all; return how many there were to pass over. Raises SourceError."""
-        passed = self._read_upto = self._blocks.start(events)
+        try:
+            passed = self._read_upto = self._blocks.start(events)
+        except OSError as error:
+            raise SourceError(f"source {self._path}: expected files to read and to write beside it: {error}") from error
         self._is_started = True
         while passed < events and (lines := self.read(events - passed)):
             passed += len(lines)
@@ -156,23 +161,37 @@ class FileReader:
                 ) from error
             if block == b"":
                 return False
+            if self._is_ended:
+                self._is_ended = self._is_begun = False
             self._events, self._next = self._file_end() if block is None else self._part(block), 0
+            self._is_ended = block is None
             if self._events:
                 return True
         return False
 
+    def _begin(self) -> bool:
+        """Have it remembered where a file begins before its first event is handed out; say whether that is so."""
+        if not self._is_begun:
+            try:
+                self._blocks.begin(self._read_upto - len(self._events))
+            except OSError as error:
+                self._disk_trouble = f"source {self._path}: its place cannot be written: {error.strerror}: it waits"
+                return False
+            self._is_begun, self._disk_trouble = True, None
+        return True
+
     def _part(self, block: bytes) -> list[bytes]:
         lines = self._splitter.feed(block)
         events = self._records.feed(self._clean(lines)) if self._records is not None else self._clean(lines)
-        return self._counted(events)
+        self._read_upto += len(events)
+        return events
 
     def _file_end(self) -> list[bytes]:
         """Take what has no newline, and be ready for another file's header."""
         lines = [line for line in self._clean(self._splitter.finish()) if line]
-        if self._records is not None:
-            lines = [*self._records.feed(lines), *self._records.finish()]
-        events = self._counted(lines)
-        self._is_fresh, self._is_begun = True, False
+        events = [*self._records.feed(lines), *self._records.finish()] if self._records is not None else lines
+        self._read_upto += len(events)
+        self._is_fresh = True
         self.at_end = self._blocks.at_end
         return events
 
@@ -181,10 +200,3 @@ class FileReader:
             self._is_fresh = False
             lines[0] = lines[0].removeprefix(BOM)
         return lines
-
-    def _counted(self, events: list[bytes]) -> list[bytes]:
-        if events and not self._is_begun:
-            self._is_begun = True
-            self._blocks.begin(self._read_upto)
-        self._read_upto += len(events)
-        return events

@@ -1,6 +1,7 @@
 """Files that are written on, rotated, packed and cut while they are read, with restarts at any event."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from edge_agent.adapters import source_files
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.adapters.followed_file import MARKS_MAX
+from edge_agent.adapters.followed_file import MARKS_MAX, FollowedFile
 from edge_agent.adapters.opening import open_file
 from edge_agent.adapters.source_files import FileReader, open_source
 from edge_agent.config import FileSource
@@ -204,6 +205,38 @@ def test_marks_that_cannot_be_read_are_said(follower: Follower) -> None:
     (follower.path.parent / "spool" / "source-log.json").write_bytes(b"[{")
     with pytest.raises(SourceError, match="places of a followed file"):
         follower.restart()
+
+
+def test_a_disk_that_takes_no_mark_makes_the_source_wait(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    follower.write(b"1\n")
+    follower.read()
+    follower.rotate()
+    follower.write(b"2\n3\n")
+    with monkeypatch.context() as patch:
+
+        def replace(_disk: FolderDisk, _name: str, _data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(FolderDisk, "replace", replace)
+        assert follower.read() == []
+        assert "No space left" in (follower.source.trouble or "")
+    assert follower.read() == [b"2", b"3"]
+    assert follower.source.trouble is None
+    follower.restart(1)
+    assert follower.read() == [b"2", b"3"]
+
+
+def test_a_file_that_is_renamed_as_it_is_turned_to_is_looked_for_again(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower.write(b"1\n")
+    follower.read()
+    old = follower.rotate()
+    follower.write(b"2\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(FollowedFile, "_next_file", lambda _: old.with_name("gone"))
+        assert follower.read() == []
+    assert follower.read() == [b"2"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
