@@ -136,6 +136,7 @@ class MqttReceiver:
             return
         while not self._stopping and (sock := client.socket()) is not None:
             self._turn(client, sock)
+        self._settle_all(client)  # what was settled before the end: else it would only come again
         client.disconnect()
 
     def _turn(self, client: Client, sock: Any) -> None:

@@ -103,6 +103,7 @@ class StreamServer:
             self._selector.register(self._woken, selectors.EVENT_READ)
             while not self._stopping:
                 self._turn()
+            self._tell()  # what was settled before the end: else it would only come again
         except Exception as error:  # noqa: BLE001 - a source that ended in silence would lose events for ever
             _log.exception("source %s", self.name)
             self._put(SourceFailed(self.name, f"source {self.name} stopped: {error!r}: restart the agent"))
@@ -128,8 +129,7 @@ class StreamServer:
                     self._flush(connection)
                 if mask & selectors.EVENT_READ and connection in self._connections:
                     self._read(connection)
-        while self._answers:
-            self._answered(*self._answers.popleft())
+        self._tell()
         now = self._monotonic_s()
         for connection in tuple(self._connections):
             self._look_after(connection, now)
@@ -214,6 +214,10 @@ class StreamServer:
         connection.open.append(number)
         self._tickets[number] = ticket
         self._put(Offered(self.name, number, offer.contract, offer.lines, offer.producer, offer.first_number))
+
+    def _tell(self) -> None:
+        while self._answers:
+            self._answered(*self._answers.popleft())
 
     def _answered(self, number: int, settled: Settled) -> None:
         """Give its room back, and tell the session when it is the oldest offer's turn."""

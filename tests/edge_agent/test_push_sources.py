@@ -10,6 +10,7 @@ from edge_agent.adapters import stream_server
 from edge_agent.adapters.opening import open_pushed
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import HttpSource, SocketSource
+from edge_agent.core.offers import Outcome, Settled
 from edge_agent.core.refusal import EVENT_BYTES_MAX
 from edge_agent.ports import PushSource, Put
 from tests.edge_agent.producing import CONTRACT, TOKEN, App, HttpApp, Loop, SocketApp, connect
@@ -262,6 +263,17 @@ def test_too_many_connections_are_told_so(harness: Harness, monkeypatch: pytest.
         return third.answer().taken == 2
 
     eventually(served, "a place is free again")
+
+
+def test_what_was_settled_before_the_end_is_still_acknowledged(harness: Harness) -> None:
+    loop, app = harness.loop, harness.app()
+    app.greet(0)
+    loop.settles.clear()
+    app.send(0, events(0, 3))
+    eventually(lambda: bool(loop.durable), "the events are durable")
+    loop.source.settle(loop.offered[-1].ticket, Settled(Outcome.TAKEN, accepted=3, next_number=3))
+    loop.source.close()
+    assert app.answer().taken == 3
 
 
 def test_a_source_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
