@@ -201,10 +201,15 @@ def test_what_the_agent_refuses_is_passed_on_and_the_connection_stays(settled: S
 
 def test_where_there_is_no_room_the_client_is_told_when_to_come_again() -> None:
     asked: list[int] = []
-    talk = session(lambda size: bool(asked.append(size)))
+
+    def refusing(size: int) -> bool:
+        asked.append(size)
+        return False
+
+    talk = session(refusing)
     ((status, headers, _),) = answers(talk.receive(request(b"{}\n")))
     assert (status, headers["retry-after"], asked) == (429, "1", [3])
-    packed = session(lambda size: bool(asked.append(size)))
+    packed = session(refusing)
     packed.receive(request(gzip.compress(b"{}\n"), {"Content-Encoding": "GZIP"}))
     assert asked[-1] == BODY_BYTES_MAX
 
