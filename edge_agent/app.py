@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -14,21 +14,17 @@ import msgspec
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.adapters.followed_file import FileMarks
 from edge_agent.adapters.identity import IdentityFolder
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
+from edge_agent.adapters.opening import open_file, open_pushed
 from edge_agent.adapters.process import WallClock, pss_mb
 from edge_agent.adapters.rotation import Rotation
-from edge_agent.adapters.source_files import first_line_crc32, is_csv, open_source
+from edge_agent.adapters.source_files import first_line_crc32, is_csv
 from edge_agent.agent import Agent, Settings
 from edge_agent.config import (
     AgentConfig,
     FileSource,
-    HttpSource,
     MqttConfig,
-    MqttSource,
-    PushedSource,
-    SocketSource,
     contracts_of,
 )
 from edge_agent.core.identity import FORMAT, Identity, open_spool
@@ -39,7 +35,7 @@ from edge_agent.core.retention import Retention
 from edge_agent.core.spool import Spool
 from edge_agent.errors import IdentityError, SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
-from edge_agent.ports import PushSource, Source
+from edge_agent.ports import Source
 from edge_agent.reception import Reception
 from edge_agent.report import Report
 
@@ -62,11 +58,11 @@ def run(config: AgentConfig) -> int:
     intake = Intake(_plan(config, spool.epoch), spool.recovered.newest)
     inbox = QueueInbox()
     reception = Reception(
-        [_pushed(source, inbox, clock, rng.random) for source in config.sources if not isinstance(source, FileSource)],
+        [open_pushed(source, inbox.put) for source in config.sources if not isinstance(source, FileSource)],
         {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
         spool.recovered.newest.producers if spool.recovered.newest is not None else Producers(),
     )
-    sources = {contract: _file(source, disk) for contract, source in files.items()}
+    sources = {contract: open_file(source, disk) for contract, source in files.items()}
     resume(intake, spool, sources, clock.now_ms())
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
@@ -141,28 +137,6 @@ def _plan(config: AgentConfig, epoch: int) -> Plan:
         streams={name: name in texts for source in config.sources for name in contracts_of(source)},
         stores=config.spool.ring_hours > 0,
     )
-
-
-def _file(source: FileSource, disk: FolderDisk) -> Source:
-    marks = FileMarks(disk, f"followed-{source.name}.json") if source.follow else None
-    return open_source(Path(source.file), follow=source.follow, marks=marks)
-
-
-def _pushed(config: PushedSource, inbox: QueueInbox, clock: WallClock, rng: Callable[[], float]) -> PushSource:
-    """Open a source that is pushed to; each brings modules that only it needs. Raises ConfigError, SourceError."""
-    match config:
-        case SocketSource():
-            from edge_agent.adapters.socket_source import open_socket_source
-
-            return open_socket_source(config, inbox.put, clock.monotonic_s)
-        case HttpSource():
-            from edge_agent.adapters.http_source import open_http_source
-
-            return open_http_source(config, inbox.put, clock.monotonic_s)
-        case MqttSource():
-            from edge_agent.adapters.mqtt_source import MqttReceiver
-
-            return MqttReceiver(config, inbox.put, rng)
 
 
 def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source], now_ms: int) -> None:

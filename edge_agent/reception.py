@@ -4,23 +4,28 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from edge_agent.core.admissions import Admissions
 from edge_agent.core.offers import Offered, Outcome, Settled, busy
 from edge_agent.core.pacing import CHUNK_EVENTS_MAX
-from edge_agent.core.producers import Producers, admit
+from edge_agent.core.producers import Producers
 from edge_agent.ports import PushSource
 
 UNKNOWN_CONTRACT: Final = "unknown_contract"
 
 
 class Reception:
-    """Follows the three steps of `core.producers`: admit, append (which the agent does), settle."""
+    """Follows the three steps of `core.producers` by way of `Admissions`: admit, append (by the agent), settle."""
 
     def __init__(self, sources: Iterable[PushSource], contracts: Collection[str], producers: Producers) -> None:
         self._sources = {source.name: source for source in sources}
         self._contracts = frozenset(contracts)
         self._waiting: deque[Offered] = deque()
-        self._taken: list[tuple[Offered, Settled]] = []
-        self.producers = producers
+        self._admissions = Admissions(producers)
+
+    @property
+    def producers(self) -> Producers:
+        """What holds once everything that was taken is durable."""
+        return self._admissions.producers
 
     @property
     def is_waiting(self) -> bool:
@@ -55,19 +60,15 @@ class Reception:
         events = 0
         while self._waiting and events < CHUNK_EVENTS_MAX:
             offered = self._waiting.popleft()
-            admission = admit(self.producers, offered)
-            self.producers = admission.producers
-            self._taken.append((offered, admission.settled))
-            if admission.new_from < len(offered.lines):
-                lines.setdefault(offered.contract, []).extend(offered.lines[admission.new_from :])
-                events += len(offered.lines)
+            if new := self._admissions.take(offered):
+                lines.setdefault(offered.contract, []).extend(new)
+                events += len(new)
         return lines
 
     def settle(self) -> None:
         """Tell the producers what became of all that was admitted."""
-        taken, self._taken = self._taken, []
-        for offered, settled in taken:
-            self._answer(offered, settled)
+        for answer in self._admissions.written():
+            self._sources[answer.source].settle(answer.ticket, answer.settled)
 
     def send_away(self, reason: str) -> None:
         """Ask those who wait to come again later."""
