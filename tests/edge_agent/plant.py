@@ -321,7 +321,7 @@ class AgentProcess:
         """Wait for its end; return its exit code and the ledger it printed."""
         assert self._process is not None
         out, _ = self._process.communicate(timeout=DEADLINE_S)
-        assert out, self.log()
+        assert out, f"exit code {self._process.returncode}: {self.log()}"
         return self._process.returncode, json.loads(out)
 
     def signal(self, number: signal.Signals) -> None:
@@ -338,6 +338,11 @@ class AgentProcess:
     def status(self) -> Json:
         """Return its newest status, empty before the first."""
         return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
+
+    def observed(self, stream: str) -> int:
+        """Return how many events of a stream its newest status accounts for."""
+        found: int = self.status().get("streams", {}).get(stream, {}).get("observed", 0)
+        return found
 
     def log(self) -> str:
         """Return what it logged."""
