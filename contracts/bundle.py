@@ -123,14 +123,23 @@ class Stream(Struct, frozen=True):
     when_full: Literal["wait", "drop"] = "wait"
 
 
+class Release(Struct, frozen=True):
+    """As what a bundle was published: the group it is for, its number there, and the oldest agent that may load it."""
+
+    group: str
+    number: int
+    agent_version_min: str = "0"
+
+
 class Bundle(Struct, frozen=True):
-    """The document in `bundle.json`; file names are relative to its folder."""
+    """The document in `bundle.json`; file names are relative to its folder. `release` is None until published."""
 
     version: str
     contracts: tuple[Contract, ...]
     streams: tuple[Stream, ...]
     dictionaries: tuple[Dictionary, ...] = ()
     models: tuple[Model, ...] = ()
+    release: Release | None = None
 
     def contract(self, contract_id: str) -> Contract:
         """Return a contract by id. Raises ContractError."""

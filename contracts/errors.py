@@ -10,6 +10,7 @@ FieldlakeError
     │   ├── BatchChecksumError
     │   └── BatchFormatError
     ├── UnknownContractError       no published contract has this fingerprint
+    ├── ReleaseError               a bundle cannot be published or read as a release
     ├── RuleError                  a rule document is not one we can follow
     ├── WatermarkError             a watermark document is not one we can follow
     └── EnrolmentMessageError      bytes that claim to be a message of enrolment are not one
@@ -69,6 +70,10 @@ class UnknownContractError(OperatorMustActError):
     """No published contract has the fingerprint that a batch names."""
 
     reason: Final = "unknown_contract"
+
+
+class ReleaseError(OperatorMustActError):
+    """A bundle cannot be published or read as a release."""
 
 
 class RuleError(OperatorMustActError):

@@ -64,6 +64,11 @@ def ack(origin: str) -> str:
     return f"fl/v1/down/{_checked(origin)}/ack"
 
 
+def bundle(origin: str) -> str:
+    """MQTT topic of the retained announcement of a newer bundle for an origin."""
+    return f"fl/v1/down/{_checked(origin)}/bundle"
+
+
 def state(origin: str) -> str:
     """MQTT topic of an origin's last will."""
     return f"fl/v1/state/{_checked(origin)}"
