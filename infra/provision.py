@@ -12,6 +12,7 @@ from contracts.bundle import Bundle
 from contracts.rules import Rule
 from federation.crm import ACCOUNT_CONTACTS_VIEW_SQL
 from flink_jobs.triggers import publish
+from infra.bundles.local import publish_standard
 from infra.launcher.endpoints import Endpoints
 from infra.setup.paths import repo_root
 from lakehouse.publish import publish_contracts
@@ -21,9 +22,13 @@ CRM_TABLES: Final = ("accounts", "assets", "contacts")  # in an order that satis
 
 
 def provision(endpoints: Endpoints, bundle: Bundle, bundle_dir: Path, crm_dir: Path | None = None) -> None:
-    """Publish the bundle's contracts and dictionaries; seed the CRM from a folder of CSV files when one is given."""
+    """Publish contracts and dictionaries for the lake, the bundle for devices; seed the CRM when a folder is given.
+
+    The lake comes first: a device that has a bundle sends what only the published contracts explain.
+    """
     dictionaries = {d.id: (bundle_dir / d.file).read_bytes() for d in bundle.dictionaries}
     publish_contracts(endpoints.kafka.bootstrap, bundle.contracts, dictionaries)
+    publish_standard(endpoints.settings(), bundle_dir)
     if crm_dir is not None:
         seed_crm(endpoints, crm_dir)
 

@@ -16,8 +16,10 @@ from contracts import edge_rules
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from contracts.topics import KAFKA_TOPICS
 from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttSource, SocketSource, Subscription
+from edge_agent.updating.config import UpdatingConfig
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
+from gateway.bundles.config import BundlesConfig
 from gateway.config import GatewayConfig
 from gateway.enrolment.config import EnrolmentConfig
 from infra.bundles.documents import read_contracts
@@ -36,7 +38,9 @@ CONFIGS: Final[dict[str, type[Struct]]] = {
     'edge_agent, a source with `"kind": "http"`': HttpSource,
     'edge_agent, a source with `"kind": "mqtt"`': MqttSource,
     "edge_agent, a subscription of such a source": Subscription,
+    "edge_agent.updating": UpdatingConfig,
     "gateway": GatewayConfig,
+    "gateway.bundles": BundlesConfig,
     "gateway.enrolment": EnrolmentConfig,
     "lakehouse (ingest, maintenance)": LakeConfig,
     "flink_jobs.triggers.preselect": PreselectConfig,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contracts import releases, topics
 from contracts.errors import ReleaseError
@@ -70,3 +71,15 @@ def decode(data: bytes, label: str) -> Membership:
     if wrong := [device for device in found.devices if not topics.is_origin(device)]:
         raise ReleaseError(f"{label}: {wrong[0]!r} is no name of a device: correct it there")
     return found
+
+
+def assign(path: Path, device: str, group: str) -> None:
+    """Put a device into a group, in the file. Raises ReleaseError."""
+    found = decode(path.read_bytes(), str(path)) if path.exists() else Membership()
+    changed = replace(found, devices=found.devices | {device: group})
+    data = msgspec.json.format(msgspec.json.encode(changed))
+    decode(data, f"device {device!r} in group {group!r}")
+    partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -47,14 +47,12 @@ class BundleServer:
         self._served = self._refused = self._timestamp_version = 0
         self._app = web.Application(client_max_size=1)
         self._app.router.add_get("/{path:.*}", self._answer)
-        self._runner = web.AppRunner(self._app, access_log=None, keepalive_timeout=KEEPALIVE_S)
+        self._runner = web.AppRunner(self._app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=STOP_S)
 
     async def start(self) -> int:
         """Listen, and return the port. Raises OSError."""
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, self._config.host, self._config.port, ssl_context=self._tls(), shutdown_timeout=STOP_S
-        )
+        site = web.TCPSite(self._runner, self._config.host, self._config.port, ssl_context=self._tls())
         await site.start()
         self._announcer.start()
         port: int = self._runner.addresses[0][1]

@@ -90,6 +90,14 @@ class HistoryEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
     token: str
 
 
+class BundlesEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """The bundle server, for devices with their certificates, and the root that they are given to trust."""
+
+    url: str
+    ca_file: str
+    root_file: str
+
+
 class Endpoints(Struct, frozen=True, forbid_unknown_fields=True):
     """Every address of one copy of the stack, with what opens it. Holds passwords: the file has mode 0600."""
 
@@ -102,6 +110,7 @@ class Endpoints(Struct, frozen=True, forbid_unknown_fields=True):
     store_b: StoreEndpoint
     trino: TrinoEndpoint
     history: HistoryEndpoint
+    bundles: BundlesEndpoint
     flink_url: str
 
     def settings(self) -> StackSettings:
@@ -165,6 +174,11 @@ def endpoints_of(context: Context) -> Endpoints:
             analyst_password=secrets.trino_analyst_password,
         ),
         history=HistoryEndpoint(f"https://{HOST}:{settings.port('history')}", ca_file, secrets.history_token),
+        bundles=BundlesEndpoint(
+            f"https://{HOST}:{settings.port('bundles')}",
+            ca_file,
+            str(settings.data_dir / "bundles" / "served" / "metadata" / "1.root.json"),
+        ),
         flink_url=flink.rest_url(context),
     )
 

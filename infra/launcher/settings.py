@@ -54,6 +54,7 @@ PORT_OFFSETS: Final[Mapping[str, int]] = {
     "maintenance": 73,
     "preselect": 74,
     "warmup": 75,
+    "bundles": 76,
 }
 
 

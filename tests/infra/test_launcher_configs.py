@@ -10,6 +10,7 @@ import yaml
 
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
+from gateway.bundles.config import BundlesConfig
 from gateway.config import GatewayConfig
 from gateway.enrolment.config import EnrolmentConfig
 from infra.launcher.endpoints import Endpoints, endpoints_file, endpoints_of, read_endpoints, write_endpoints
@@ -57,6 +58,7 @@ def rendered(part: Part, name: str) -> str:
         (services.TRIGGER_JOB, JobKeeperConfig),
         (services.HISTORY, FederationConfig),
         (services.WARMER, FederationConfig),
+        (services.BUNDLES, BundlesConfig),
     ],
 )
 def test_each_process_is_given_a_file_that_its_own_class_parses(

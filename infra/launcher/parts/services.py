@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from federation import config as federation_config
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
+from gateway.bundles.config import BundlesConfig
 from gateway.config import GatewayConfig, MqttConfig
 from gateway.enrolment.config import EnrolmentConfig
 from infra.launcher.certificates import ENROLMENT_NAME, GATEWAY_NAME, OPERATOR_NAME, SERVER_NAME
@@ -31,6 +32,7 @@ MAINTENANCE: Final = "maintenance"
 PRESELECT: Final = "preselect"
 TRIGGER_JOB: Final = "trigger-job"
 HISTORY: Final = "history"
+BUNDLES: Final = "bundles"
 WARMER: Final = "trino-warmer"
 
 CONFIG_FILE: Final = "config.json"
@@ -70,6 +72,7 @@ def parts(context: Context) -> tuple[Part, ...]:
         _trigger_job(context),
         _history(context),
         _warmer(context),
+        _bundles(context),
     )
 
 
@@ -150,6 +153,22 @@ def history_config(context: Context) -> federation_config.FederationConfig:
     )
 
 
+def bundles_config(context: Context) -> BundlesConfig:
+    """Return the configuration of the bundle server."""
+    server, home = context.certificate(SERVER_NAME), context.data(BUNDLES)
+    return BundlesConfig(
+        host=HOST,
+        port=context.settings.port("bundles"),
+        tls_cert_file=str(server.certificate_file),
+        tls_key_file=str(server.key_file),
+        client_ca_file=str(server.ca_file),
+        served_dir=str(home / "served"),
+        groups_file=str(home / "groups.json"),
+        seen_file=str(home / "seen.json"),
+        mqtt=gateway_config(context).mqtt,
+    )
+
+
 def warehouse(bucket: Bucket) -> str:
     """Return where a catalog's tables lie in its bucket."""
     return f"s3://{bucket.name}/wh"
@@ -204,6 +223,22 @@ def _warmer(context: Context) -> Part:
         f"https://{HOST}:{context.settings.port('trino')}",
     )  # fmt: skip
     return msgspec.structs.replace(service, probe=_probe_of(WARMER, f"{CONFIG_FILE}.status.json"))
+
+
+def _bundles(context: Context) -> Part:
+    service = _service(
+        context, BUNDLES, "Bundle server", "gateway.bundles", bundles_config(context), (mosquitto.NAME,),
+        f"https://{HOST}:{context.settings.port('bundles')}",
+    )  # fmt: skip
+    owned = (*service.owned, context.data(BUNDLES))
+    return msgspec.structs.replace(service, ports=("bundles",), owned=owned, prepare=_prepare_bundles)
+
+
+def _prepare_bundles(context: Context) -> None:
+    """Make or renew the repository. What signs is imported here only: most commands never need it."""
+    from infra.bundles.local import ensure_repository
+
+    ensure_repository(context.settings)
 
 
 def _service(
