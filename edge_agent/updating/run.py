@@ -31,7 +31,6 @@ from contracts.errors import ContractError, ReleaseError
 from edge_agent.adapters import bundle_versions
 from edge_agent.adapters.bundle_versions import Refusal
 from edge_agent.core.updates import Outcome, Verdict
-from edge_agent.updating import loading
 from edge_agent.updating.config import UpdatingConfig
 from edge_agent.updating.errors import (
     AgentTooOldError,
@@ -95,7 +94,7 @@ class Updating:
             if not self._is_sealed(number, trusted):
                 self._fetch(trust, document)  # Step 3.
                 self._stage(document, trusted)  # Step 4.
-                loading.check(self._staging, self._config.device)  # Step 5.
+                self._verify()  # Step 5.
                 self._seal(number)  # Step 6.
             outcome = self._activate_first(number)  # Step 7.
         bundle_versions.prune(self._folder)  # Step 8.
@@ -160,6 +159,12 @@ class Updating:
         for file in releases.files_of(document):
             os.link(self._files / file.sha256, self._staging / file.name)
         bundle_versions.sync_folder(self._staging)
+
+    def _verify(self) -> None:
+        # The loader brings numpy and ONNX Runtime, 50 MB that a run without anything new does not need.
+        from edge_agent.updating import loading
+
+        loading.check(self._staging, self._config.device)
 
     def _seal(self, number: int) -> None:
         self._staging.rename(bundle_versions.folder_of(self._folder, number))

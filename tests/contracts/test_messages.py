@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contracts
-from contracts import bundle, candidates, contract, dead, decisions, odcs, rules, topics, watermark
+from contracts import bundle, candidates, contract, dead, decisions, odcs, releases, rules, topics, watermark
 from contracts.bundle import Bundle, Stream, Windows
 from contracts.candidates import KEY_SHARDS, Candidates
 from contracts.dead import DeadLetter
@@ -95,6 +95,8 @@ def test_only_names_that_are_safe_in_a_topic_are_origins(name: str) -> None:
     else:
         with pytest.raises(OperatorMustActError):
             topics.ack(name)
+        with pytest.raises(OperatorMustActError):
+            topics.bundle(name)
 
 
 def test_topic_names_differ_and_are_ours() -> None:
@@ -113,6 +115,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "rule": rules.decode,
     "watermark": watermark.decode_watermark,
     "ack": watermark.decode_ack,
+    "announcement": releases.decode,
 }
 HOSTILE = [
     b"",

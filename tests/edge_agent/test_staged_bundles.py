@@ -267,7 +267,9 @@ def test_a_crash_while_activating_or_pruning_leaves_one_whole_active_release(
     assert at > 3
 
 
-@pytest.mark.parametrize("step", ["_trust", "_read", "_check", "_fetch", "_stage", "_seal", "_activate_first"])
+@pytest.mark.parametrize(
+    "step", ["_trust", "_read", "_check", "_fetch", "_stage", "_verify", "_seal", "_activate_first"]
+)
 def test_a_crash_after_each_step_of_the_protocol_is_mended_by_the_next_run(
     supply: Supply, device: Device, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
