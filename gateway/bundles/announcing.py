@@ -5,10 +5,11 @@ another group need not be told to listen elsewhere.
 """
 
 import logging
-import threading
+from collections import deque
+from queue import SimpleQueue
 from typing import Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessageInfo, MQTTv5
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,12 +27,18 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Announcer:
-    """The connection to the broker. paho's thread keeps it; a connection that is lost is made again."""
+    """The connection to the broker. paho's thread keeps it; a connection that is lost is made again.
+
+    All state belongs to the thread that calls `tell`. paho calls back with locks of its own held, so its callbacks only
+    leave word in a queue: a lock of ours, held while we publish, would wait for theirs and theirs for ours.
+    """
 
     def __init__(self, config: MqttConfig) -> None:
-        self._lock = threading.Lock()
+        self._word: SimpleQueue[int | None] = SimpleQueue()  # a message id that was answered; None: connected anew
         self._told: dict[str, int] = {}
-        self._outstanding: dict[int, str] = {}
+        self._due: deque[str] = deque()
+        self._aim: tuple[int, frozenset[str]] | None = None
+        self._outstanding: set[int] = set()
         self._connected = False
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=CLIENT_ID, protocol=MQTTv5)
         self._client.tls_set(ca_certs=config.ca_file, certfile=config.cert_file, keyfile=config.key_file)
@@ -48,10 +55,9 @@ class Announcer:
 
     @property
     def told(self) -> int:
-        """How many devices the broker holds the newest announcement for."""
-        with self._lock:
-            newest = max(self._told.values(), default=0)
-            return sum(version == newest for version in self._told.values())
+        """How many devices were sent the newest announcement on this connection."""
+        newest = max(self._told.values(), default=0)
+        return sum(version == newest for version in self._told.values())
 
     def start(self) -> None:
         """Begin to connect."""
@@ -62,16 +68,33 @@ class Announcer:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def tell(self, devices: frozenset[str], timestamp_version: int) -> None:
-        """Publish to every device that was not told of this version yet, as many as may be under way."""
+    def tell(self, devices: frozenset[str], timestamp_version: int) -> bool:
+        """Publish to devices that were not told of this version yet, as many as may be under way.
+
+        Return whether all are told; until then it wants to be called again soon.
+        """
+        self._listen()
+        if not self._connected:
+            return True  # once it is, everything is said again
+        if self._aim != (timestamp_version, devices):
+            self._aim = (timestamp_version, devices)
+            self._due = deque(sorted(d for d in devices if self._told.get(d, 0) < timestamp_version))
         data = releases.encode(Announcement(timestamp_version))
-        with self._lock:
-            waiting = set(self._outstanding.values())
-            due = sorted(d for d in devices if self._told.get(d, 0) < timestamp_version and d not in waiting)
-            for device in due[: max(0, OUTSTANDING_MAX - len(self._outstanding))] if self._connected else ():
-                sent: MQTTMessageInfo = self._client.publish(topics.bundle(device), data, qos=1, retain=True)
-                self._outstanding[sent.mid] = device
-                self._told[device] = timestamp_version
+        while self._due and len(self._outstanding) < OUTSTANDING_MAX:
+            device = self._due.popleft()
+            self._outstanding.add(self._client.publish(topics.bundle(device), data, qos=1, retain=True).mid)
+            self._told[device] = timestamp_version
+        return not self._due
+
+    def _listen(self) -> None:
+        while not self._word.empty():
+            answered = self._word.get()
+            if answered is None:
+                # The broker may have been wiped, so all is said again; what paho had queued it sends by itself.
+                self._told.clear()
+                self._aim = None
+            else:
+                self._outstanding.discard(answered)
 
     def _on_connect(
         self, _client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -79,10 +102,8 @@ class Announcer:
         if reason.is_failure:
             _LOG.error("broker_refused reason=%r do=%r", str(reason), "check the gateway's certificate and the ACL")
             return
-        with self._lock:
-            # The broker may have been wiped, so all is said again; what paho had queued it sends by itself.
-            self._told.clear()
-            self._connected = True
+        self._word.put(None)
+        self._connected = True
         _LOG.info("broker_connected")
 
     def _on_disconnect(
@@ -96,10 +117,10 @@ class Announcer:
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
-        with self._lock:
-            device = self._outstanding.pop(mid, None)
+        self._word.put(mid)
         if reason.is_failure:
             _LOG.error(
-                "announcement_refused device=%s reason=%r do=%r", device, str(reason),
+                "announcement_refused reason=%r do=%r",
+                str(reason),
                 "allow the gateway to write fl/v1/down/# in the ACL",
-            )  # fmt: skip
+            )

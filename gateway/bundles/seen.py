@@ -10,32 +10,37 @@ from contracts.malformed import MALFORMED
 
 
 class Seen:
-    """The names of devices, on the disk as soon as they are noted."""
+    """The names of devices. What is not saved when the process dies is noted again with a device's next question."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._devices = _read(path)
+        self._saved = len(self._devices)
 
     @property
     def devices(self) -> frozenset[str]:
         """All devices that have asked so far."""
-        return self._devices
+        return frozenset(self._devices)
 
     def note(self, device: str) -> None:
-        """Remember a device. Raises OSError."""
-        if device in self._devices:
+        """Remember a device."""
+        self._devices.add(device)
+
+    def save(self) -> None:
+        """Write the names if there are new ones. Raises OSError."""
+        if len(self._devices) == self._saved:
             return
-        self._devices = self._devices | {device}
         partial = self._path.with_name(f"{self._path.name}.partial")
         partial.write_bytes(msgspec.json.encode(sorted(self._devices)))
         os.replace(partial, self._path)
+        self._saved = len(self._devices)
 
 
-def _read(path: Path) -> frozenset[str]:
+def _read(path: Path) -> set[str]:
     try:
         names = msgspec.json.decode(path.read_bytes(), type=list[str])
     except FileNotFoundError:
-        return frozenset()
+        return set()
     except MALFORMED:
-        return frozenset()  # devices note themselves again with their next question
-    return frozenset(name for name in names if topics.is_origin(name))
+        return set()  # devices note themselves again with their next question
+    return {name for name in names if topics.is_origin(name)}

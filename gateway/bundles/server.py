@@ -19,6 +19,7 @@ from gateway.bundles.paths import served
 from gateway.bundles.seen import Seen
 
 FOLLOW_S: Final = 0.5  # s between two looks at the repository's timestamp; a device hears of a release within a second
+BUSY_S: Final = 0.02  # s between two handfuls of announcements: 200 each, 10,000 devices a second
 KEEPALIVE_S: Final = 15.0
 STOP_S: Final = 3.0  # s for answers that are under way
 FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -61,26 +62,28 @@ class BundleServer:
     async def follow(self) -> None:
         """Announce what the repository signs, until cancelled."""
         while True:
-            self.announce()
-            await asyncio.sleep(FOLLOW_S)
+            all_told = self.announce()
+            self._save()
+            await asyncio.sleep(FOLLOW_S if all_told else BUSY_S)
 
-    def announce(self) -> None:
-        """Tell every known device of the newest timestamp."""
+    def announce(self) -> bool:
+        """Tell known devices of the newest timestamp; return whether all are told."""
         version = timestamp_version(self._folder / "metadata" / "timestamp.json")
         if version is None:
-            return
+            return True
         self._timestamp_version = version
         try:
             named = self._groups.named()
         except ReleaseError as error:
             _LOG.error("groups_refused why=%r", str(error))
             named = frozenset()
-        self._announcer.tell(named | self._seen.devices, version)
+        return self._announcer.tell(named | self._seen.devices, version)
 
     async def stop(self) -> None:
         """Close the listener and the broker's connection."""
         await self._runner.cleanup()
         self._announcer.close()
+        self._save()
 
     def status(self, pid: int) -> BundlesStatus:
         """Return the counters."""
@@ -99,7 +102,7 @@ class BundleServer:
         group = self._group(device)
         if device is None or group is None:
             return self._refuse(request, device, 403)
-        self._note(device)
+        self._seen.note(device)
         found = served(request.rel_url.raw_path, group)
         if found is None or not (self._folder / found.path).is_file():
             return self._refuse(request, device, 404)
@@ -114,11 +117,11 @@ class BundleServer:
             _LOG.error("groups_refused why=%r", str(error))
             return None
 
-    def _note(self, device: str) -> None:
+    def _save(self) -> None:
         try:
-            self._seen.note(device)
+            self._seen.save()
         except OSError as error:  # a full disk must not keep devices from their bundles
-            _LOG.warning("device_not_noted device=%s why=%r do=%r", device, str(error), "free disk space")
+            _LOG.warning("devices_not_noted why=%r do=%r", str(error), "free disk space")
 
     def _refuse(self, request: web.Request, device: str | None, status: int) -> web.Response:
         self._refused += 1

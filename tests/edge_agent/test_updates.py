@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import releases
+from contracts.releases import Announcement
 from edge_agent.adapters.updating_process import RUN_S_MAX, UpdatingProcess
+from edge_agent.bundle_updates import LOOK_S, BundleUpdates
 from edge_agent.core import updates
 from edge_agent.core.updates import POLL_JITTER, POLL_S, RETRY_FIRST_S, RETRY_MAX_S, SPREAD_S, Verdict, Watch
 from tests.waiting import eventually
@@ -53,6 +56,50 @@ def test_the_next_look_is_never_further_than_a_poll(happened: list[int | Verdict
             watch = updates.announced(watch, event, now_s, random)
         assert watch.due_s <= now_s + max(POLL_S, RETRY_MAX_S) * (1 + POLL_JITTER)
         now_s += 1.0
+
+
+class Played:
+    """A process whose verdicts are written beforehand."""
+
+    def __init__(self, *verdicts: Verdict | OSError) -> None:
+        self.script, self.started, self.runs = list(verdicts), list[tuple[int, int]](), False
+
+    def start(self, now_s: float, announced: int = 0, known_time_ms: int = 0) -> None:
+        self.started.append((announced, known_time_ms))
+        if isinstance(self.script[0], OSError):
+            raise self.script.pop(0)  # type: ignore[misc]
+        self.runs = True
+
+    def take(self, now_s: float) -> Verdict | None:
+        self.runs = False
+        verdict = self.script.pop(0)
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    def close(self) -> None:
+        self.runs = False
+
+
+def test_a_device_looks_at_once_then_when_it_hears_and_logs_what_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    refused = Verdict("refused", release=3, timestamp_version=8, reason="rollback", detail="older: 过期")
+    process = Played(OSError(12, "Cannot allocate memory"), CURRENT, refused)
+    looking = BundleUpdates(process, lambda: 0.5, 10.0)
+    failed = looking.turn(10.0)
+    assert failed is not None
+    assert (failed.outcome, failed.reason) == ("failed", "process")
+    assert looking.turn(10.0 + RETRY_FIRST_S) is None
+    assert looking.due_s(15.0) == 15.0 + LOOK_S
+    assert looking.turn(16.0) == CURRENT
+    assert looking.turn(17.0) is None
+    looking.heard(b"{", 18.0)
+    assert looking.due_s(18.0) == 16.0 + POLL_S
+    looking.heard(releases.encode(Announcement(8)), 18.0)
+    assert looking.turn(18.0 + SPREAD_S, known_time_ms=77) is None
+    assert looking.turn(21.0) == looking.last == refused
+    assert process.started == [(0, 0), (0, 0), (8, 77)]
+    assert "bundle_refused release=3 reason=rollback detail='older: 过期'" in caplog.text
+    assert "announcement_refused" in caplog.text
+    looking.close()
 
 
 def command(code: str) -> tuple[str, ...]:

@@ -110,7 +110,11 @@ def test_a_published_bundle_is_announced_to_known_devices_and_fetched(
     eventually(lambda: asking.heard[-1] == 3 and named.heard[-1] == 3, "both hear of the second release")
     assert device.update(announced=3).outcome == "staged"
     assert stranger.heard == []
-    status = server.await_status(lambda found: found.told == 2, "both are told")
+    crowd = [f"press-{number:03}" for number in range(450)]
+    document = membership.Membership(devices=dict.fromkeys([*crowd, "press-02"], "canary"))
+    (tmp_path / "groups.json").write_bytes(msgspec.json.encode(document))
+    server.await_status(lambda found: found.told == 452, "more devices than may be under way are told")
+    status = server.await_status(lambda found: found.broker_connected, "a status")
     assert (status.timestamp_version, status.devices, status.broker_connected) == (3, 1, True)
 
 

@@ -111,9 +111,10 @@ def test_only_names_of_devices_are_assigned_and_a_refusal_changes_nothing(tmp_pa
 
 def test_who_asked_is_known_to_the_next_process(tmp_path: Path) -> None:
     file = tmp_path / "seen.json"
-    Seen(file).note("press-01")
-    seen = Seen(file)
-    seen.note("press-02")
+    for device in ("press-01", "press-02", "press-02"):
+        seen = Seen(file)
+        seen.note(device)
+        seen.save()
     assert Seen(file).devices == {"press-01", "press-02"}
     file.write_bytes(b"[")
     assert Seen(file).devices == frozenset()

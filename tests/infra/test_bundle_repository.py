@@ -251,6 +251,7 @@ def _sha(supply: Supply) -> str:
 
 def test_the_stack_has_its_repository_from_the_first_start(tmp_path: Path) -> None:
     settings = StackSettings(tmp_path)
+    assert not local.ensure_repository(settings).renew()
     folder = bundle_folder(tmp_path / "b", "a")
     assert local.publish_standard(settings, folder) is not None
     assert local.publish_standard(settings, folder) is None
