@@ -20,10 +20,10 @@ def check(folder: Path, device: str) -> Bundle:
         sources = {contract.id for contract in bundle.contracts} | {stream.contract for stream in bundle.streams}
         if not (sources := sources - {LEDGER, QUARANTINE}):
             raise UnusableBundleError(f"bundle {bundle.version}: it has no contract for a source: build it again")
-        for name in sorted(sources):
-            plan = bundle_files.plan_of(bundle, folder, device=device, shard=0, epoch=0, contract_id=name, lax=False)
-            for entry in bundle.dictionaries:
-                _check_dictionary(entry.id, plan.dictionaries[entry.contract])
+        streams = dict.fromkeys(sorted(sources), False)
+        plan = bundle_files.plan_of(bundle, folder, device=device, shard=0, epoch=0, streams=streams, stores=False)
+        for entry in bundle.dictionaries:
+            _check_dictionary(entry.id, plan.dictionaries[entry.contract])
     except OperatorMustActError as error:
         raise UnusableBundleError(f"{error}") from error
     return bundle
