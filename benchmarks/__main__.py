@@ -10,7 +10,9 @@ import benchmarks
 from benchmarks.result import write
 from contracts.errors import FieldlakeError
 
-NOT_BENCHMARKS = frozenset({"__main__", "result", "probe", "steady", "detection"})
+NOT_BENCHMARKS = frozenset(
+    {"__main__", "result", "probe", "steady", "detection", "crm_events", "hostile", "edge_codec"}
+)
 
 
 def names() -> list[str]:

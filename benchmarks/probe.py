@@ -90,6 +90,7 @@ class Probe:
             rows=ROWS,
             raw_bytes=payload.raw_bytes,
             sealed_at_ms=scheduled_ms,
+            codec=payload.codec,
         )
         return microbatch.seal(header, payload.data)
 

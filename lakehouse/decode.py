@@ -1,11 +1,11 @@
 """Many micro-batches of one contract version to one table of rows, without a Python step per row. Pure.
 
-The payloads are decompressed, concatenated behind one schema message and read as one IPC stream; difference columns
-are restored over all batches at once. When that fails, each batch is read alone, so one broken batch costs its
-neighbours time and nothing else.
+The payloads are decompressed. Arrow payloads are concatenated behind one schema message and read as one IPC stream;
+difference columns are restored over all batches at once. Packed payloads are unpacked together, those of one dictionary
+at a time. When that fails, each batch is read alone, so one broken batch costs its neighbours time and nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,8 +15,9 @@ import zstandard
 from msgspec import Struct
 
 from contracts.contract import SEQ_COLUMN, Contract
-from contracts.microbatch import Header
+from contracts.microbatch import Codec, Header
 from contracts.wire import columns
+from lakehouse import packed
 from lakehouse.errors import PayloadError
 from lakehouse.schema import schema_message, wire_schema
 
@@ -24,6 +25,8 @@ END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 Dictionaries = Mapping[int, zstandard.ZstdCompressionDict]
 Index = npt.NDArray[np.int64]
+Readers = dict[tuple[int, bool], zstandard.ZstdDecompressor]
+Read = Callable[[list[bytes], list[int]], pa.Table]
 
 
 class Arrived(Struct, frozen=True):
@@ -56,19 +59,51 @@ def decode(
     batches: Sequence[Arrived], contract: Contract, dictionaries: Dictionaries
 ) -> tuple[Decoded, tuple[Refused, ...]]:
     """Read batches of one contract version, in order. Every batch is either decoded or refused."""
-    message = schema_message(contract)
     unpacked, refused = _unpack(batches, dictionaries)
-    try:
-        table = _read(message, [raw for _, raw in unpacked], [b.header.rows for b, _ in unpacked])
-    except PayloadError:
-        unpacked, table, broken = _read_singly(message, unpacked)
+    parts: list[pa.Table] = []
+    places: list[int] = []
+    for kind, entries in _kinds(unpacked).items():
+        table, sound, broken = _read_kind(_reader(kind, contract, dictionaries), [unpacked[at] for at in entries])
+        parts += [] if table is None else [table]
+        places += [entries[at] for at in sound]
         refused += broken
-    read = tuple(batch for batch, _ in unpacked)
-    lengths = np.array([batch.header.rows for batch in read], dtype=np.int64)
-    rows = _restore(table if read else wire_schema(contract).empty_table(), contract, lengths)
-    decoded = Decoded(read, rows, np.repeat(np.arange(len(read), dtype=np.int64), lengths))
-    decoded, out_of_range = _check_seq(decoded)
+    rows = pa.concat_tables(parts) if parts else wire_schema(contract).empty_table()
+    if len(parts) > 1:
+        lengths = [unpacked[at][0].header.rows for at in places]
+        rows = rows.take(pa.array(np.argsort(np.repeat(places, lengths), kind="stable")))
+    read = tuple(unpacked[at][0] for at in sorted(places))
+    owner = np.repeat(np.arange(len(read), dtype=np.int64), [batch.header.rows for batch in read])
+    decoded, out_of_range = _check_seq(Decoded(read, rows.combine_chunks(), owner))
     return decoded, (*refused, *out_of_range)
+
+
+def _kinds(unpacked: list[tuple[Arrived, bytes]]) -> dict[tuple[int, int], list[int]]:
+    """Return which batches can be read together: by codec, packed ones by dictionary too."""
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for at, (batch, _) in enumerate(unpacked):
+        header = batch.header
+        packed_rows = header.codec == Codec.PACKED_ZSTD and header.rows > 0
+        kind = (header.codec, header.dictionary_id) if packed_rows else (Codec.ARROW_ZSTD, 0)
+        kinds.setdefault((int(kind[0]), kind[1]), []).append(at)
+    return kinds
+
+
+def _reader(kind: tuple[int, int], contract: Contract, dictionaries: Dictionaries) -> Read:
+    codec, number = kind
+    if codec == Codec.PACKED_ZSTD:
+        dictionary = dictionaries[number].as_bytes() if number else b""
+        return lambda raws, rows: packed.read(raws, rows, contract, dictionary)
+    message = schema_message(contract)
+    return lambda raws, rows: _restore(_read(message, raws, rows), contract, np.array(rows, dtype=np.int64))
+
+
+def _read_kind(read: Read, unpacked: list[tuple[Arrived, bytes]]) -> tuple[pa.Table | None, list[int], list[Refused]]:
+    """Return the rows, which of the batches they are of, and the batches that cannot be read."""
+    try:
+        table = read([raw for _, raw in unpacked], [batch.header.rows for batch, _ in unpacked])
+    except PayloadError:
+        return _read_singly(read, unpacked)
+    return table, list(range(len(unpacked))), []
 
 
 def _unpack(
@@ -76,7 +111,7 @@ def _unpack(
 ) -> tuple[list[tuple[Arrived, bytes]], list[Refused]]:
     unpacked: list[tuple[Arrived, bytes]] = []
     refused: list[Refused] = []
-    readers: dict[int, zstandard.ZstdDecompressor] = {0: zstandard.ZstdDecompressor()}
+    readers: Readers = {}
     for batch in batches:
         try:
             unpacked.append((batch, _decompress(batch, dictionaries, readers)))
@@ -85,23 +120,26 @@ def _unpack(
     return unpacked, refused
 
 
-def _decompress(batch: Arrived, dictionaries: Dictionaries, readers: dict[int, zstandard.ZstdDecompressor]) -> bytes:
+def _decompress(batch: Arrived, dictionaries: Dictionaries, readers: Readers) -> bytes:
     header = batch.header
     if header.rows == 0:
         return b""
-    number = header.dictionary_id
-    if number not in readers:
-        if number not in dictionaries:
-            raise PayloadError("unknown_dictionary", f"{batch.source}: zstd dictionary {number} is not published")
-        readers[number] = zstandard.ZstdDecompressor(dict_data=dictionaries[number])
+    number, magicless = header.dictionary_id, header.codec == Codec.PACKED_ZSTD
+    if number and number not in dictionaries:
+        raise PayloadError("unknown_dictionary", f"{batch.source}: zstd dictionary {number} is not published")
+    if (number, magicless) not in readers:
+        form = zstandard.FORMAT_ZSTD1_MAGICLESS if magicless else zstandard.FORMAT_ZSTD1
+        readers[number, magicless] = zstandard.ZstdDecompressor(dict_data=dictionaries.get(number), format=form)
     try:
         # Asked before anything is inflated: the frame's own claim would decide how much memory is taken.
-        claimed = zstandard.frame_content_size(batch.payload)
+        claimed = header.raw_bytes if magicless else zstandard.frame_content_size(batch.payload)
         if claimed not in (-1, header.raw_bytes):
             raise PayloadError(
                 "bad_payload", f"{batch.source}: header says {header.raw_bytes} bytes raw, the zstd frame {claimed}"
             )
-        raw = readers[number].decompress(batch.payload, max_output_size=header.raw_bytes)
+        raw = readers[number, magicless].decompress(
+            batch.payload, max_output_size=max(1, header.raw_bytes), allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise PayloadError("bad_payload", f"{batch.source}: expected one zstd frame: {error}") from error
     if len(raw) != header.raw_bytes:
@@ -123,19 +161,17 @@ def _read(message: bytes, payloads: list[bytes], lengths: list[int]) -> pa.Table
     return table
 
 
-def _read_singly(
-    message: bytes, unpacked: list[tuple[Arrived, bytes]]
-) -> tuple[list[tuple[Arrived, bytes]], pa.Table, list[Refused]]:
-    sound: list[tuple[Arrived, bytes]] = []
+def _read_singly(read: Read, unpacked: list[tuple[Arrived, bytes]]) -> tuple[pa.Table | None, list[int], list[Refused]]:
+    sound: list[int] = []
     tables: list[pa.Table] = []
     refused: list[Refused] = []
-    for batch, raw in unpacked:
+    for at, (batch, raw) in enumerate(unpacked):
         try:
-            tables.append(_read(message, [raw], [batch.header.rows]))
-            sound.append((batch, raw))
+            tables.append(read([raw], [batch.header.rows]))
+            sound.append(at)
         except PayloadError as error:
             refused.append(Refused(batch, error.reason, f"{batch.source}: {error}"))
-    return sound, pa.concat_tables(tables) if tables else None, refused
+    return pa.concat_tables(tables) if tables else None, sound, refused
 
 
 def _restore(rows: pa.Table, contract: Contract, lengths: Index) -> pa.Table:

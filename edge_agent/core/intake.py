@@ -23,6 +23,7 @@ from edge_agent.core.replay import Replayed
 from edge_agent.core.sealing import SealedBatch, Sealer
 from edge_agent.core.spool import Group
 from edge_agent.core.stream import Stream, StreamPlan, Taken
+from edge_agent.core.unsealing import Unsealer
 
 QUARANTINE: Final = "quarantine"
 
@@ -50,6 +51,10 @@ class Intake:
         contracts = [plan.ledger, plan.quarantine]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
+        self._unsealers = {
+            stream.source.id: Unsealer(stream.source, plan.dictionaries.get(stream.source.id, b""))
+            for stream in plan.streams
+        }
         next_seq = newest.next_seq if newest is not None else {}
         self._streams = {
             stream.source.id: Stream(
@@ -92,7 +97,7 @@ class Intake:
         """Put events that an earlier process accounted for back into windows and rules; records come in their order."""
         stream = self._streams.get(replayed.contract)
         if stream is not None:
-            stream.refill(*self._sealers[replayed.contract].events(replayed))
+            stream.refill(*self._unsealers[replayed.contract].events(replayed))
 
     def coarsen(self, factor: int) -> None:
         """Let windows that open from now on be so many times as long as planned."""

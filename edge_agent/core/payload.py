@@ -1,152 +1,172 @@
-"""A micro-batch's payload: rows to the bytes of one compressed Arrow record batch message."""
+"""A micro-batch's payload: rows to the bytes of one zstd frame, and back.
 
-import io
+What goes over the wire is packed (codec 2) and compressed as far as zstd goes; what stays on the device, in spool and
+raw ring, is an Arrow record batch message (codec 1) compressed in passing. Rows that are too many to be packed travel
+as Arrow too. Without numpy both work on `array.array`s and lists.
+"""
+
+from array import array
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import arro3.core as arrow
-import arro3.io
-import numpy as np
 import zstandard
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from contracts import wire
 from contracts.contract import SEQ_COLUMN, Contract, FieldType
-from edge_agent.core.events import Column, Seqs
+from contracts.errors import BatchFormatError
+from contracts.microbatch import RAW_BYTES_MAX, Codec
+from contracts.wire import WireColumn
+from edge_agent.core import record_batch
+from edge_agent.core.packed import Packer
+from edge_agent.core.record_batch import CODES, Column, Columns
 
-# CPU and bytes per row of a batch of telemetry: level 3 0.1 ms, 21.4; level 9 0.5 ms, 19.8; level 19 8.4 ms, 17.0 with
-# 270 rows (32 KB), and 0.02 / 0.1 / 1.0 ms, 50.6 / 46.7 / 41.5 with 14. The uplink is dearer than 2-5 us per event.
-ZSTD_LEVEL: Final = 19
-ZSTD_LEVEL_LARGE: Final = 9
 LARGE_BYTES: Final = 65_536  # bytes; beyond, level 19 would take tens of ms and several MB for its tables
-_STREAM_END_BYTES: Final = 8  # continuation marker and a length of 0, at the end of every IPC stream
-
-_ARROW: Final = {
-    FieldType.STRING: arrow.DataType.utf8(),
-    FieldType.INT: arrow.DataType.int32(),
-    FieldType.LONG: arrow.DataType.int64(),
-    FieldType.FLOAT: arrow.DataType.float32(),
-    FieldType.DOUBLE: arrow.DataType.float64(),
-    FieldType.BOOLEAN: arrow.DataType.bool(),
-}
-_NUMPY: Final[dict[FieldType, Any]] = {
-    FieldType.INT: np.int32,
-    FieldType.LONG: np.int64,
-    FieldType.FLOAT: np.float32,
-    FieldType.DOUBLE: np.float64,
-    FieldType.BOOLEAN: np.bool_,
-}
 
 
 class Purpose(Enum):
-    """What a payload is made for: the wire, or the device's own spool."""
+    """What a payload is made for; the value is its zstd level, and that of a payload beyond LARGE_BYTES."""
 
-    WIRE = "wire"
-    STORE = "store"
-
-
-class Rows(NamedTuple):
-    """Sequence numbers, and the columns of the contract by field name, differences undone; all of one length."""
-
-    seqs: Any
-    columns: dict[str, Any]
+    WIRE = (19, 9)  # the uplink is dearer than some us of CPU per event
+    STORE = (1, 1)  # written once and mostly never read: 5 times the speed of level 3 on rows of numbers
 
 
 class Payload(Struct, frozen=True):
-    """Compressed bytes and the size they had before."""
+    """Compressed bytes and what a batch's header says of them."""
 
     data: bytes
     raw_bytes: int
+    codec: Codec
+    dictionary_id: int
+
+
+class Rows(NamedTuple):
+    """Sequence numbers, and the columns of the contract by field name, differences undone; all of one length.
+
+    With arrays, required numbers and truth values are numpy arrays and every other column a list in which None is null.
+    """
+
+    seqs: Column
+    columns: dict[str, Column]
 
 
 class PayloadEncoder:
-    """Encodes rows of one contract. `dictionary` is a trained zstd dictionary, empty for none."""
+    """Encodes rows of one contract. `dictionary` is a trained zstd dictionary with its plan, empty for none.
+
+    Raises ContractError when the dictionary was trained for another version of the contract.
+    """
 
     def __init__(self, contract: Contract, dictionary: bytes = b"") -> None:
         self._columns = wire.columns(contract)
-        self._schema = arrow.Schema(
-            [arrow.Field(column.name, _ARROW[column.type], nullable=not column.required) for column in self._columns]
-        )
-        # An empty stream is schema message + end marker; what a stream of one batch has beyond it is the batch message.
-        self._schema_bytes = len(_stream(arrow.RecordBatchReader.from_batches(self._schema, []))) - _STREAM_END_BYTES
+        self._packer = Packer(contract, dictionary)
         self._dictionary = dictionary
-        self.dictionary_id = zstandard.ZstdCompressionDict(dictionary).dict_id() if dictionary else 0
+        self._dictionary_id = zstandard.ZstdCompressionDict(dictionary).dict_id() if dictionary else 0
 
-    def encode(self, seqs: Seqs, columns: Mapping[str, Column], purpose: Purpose = Purpose.WIRE) -> Payload:
-        """Encode and compress rows, see `message`."""
-        message = self.message(seqs, columns)
-        if purpose is Purpose.STORE:
-            return Payload(_compressor(1, b"").compress(message), len(message))
-        level = ZSTD_LEVEL if len(message) <= LARGE_BYTES else ZSTD_LEVEL_LARGE
-        return Payload(_compressor(level, self._dictionary).compress(message), len(message))
+    def encode(self, seqs: Column, columns: Columns, purpose: Purpose = Purpose.WIRE) -> Payload:
+        """Encode and compress rows; a field that `columns` lacks is null.
 
-    def message(self, seqs: Seqs, columns: Mapping[str, Column]) -> bytes:
-        """Return rows as a record batch message; a field that `columns` lacks is null.
-
-        A 32-bit difference column wraps around, as its sum does.
+        Raises BatchFormatError for a null in a required column, a value of another type or columns of other lengths.
         """
-        arrays = []
-        for column in self._columns:
-            values: Column = seqs if column.name == SEQ_COLUMN else columns.get(column.name, [None] * len(seqs))
-            if column.difference:
-                values = _differences(np.asarray(values, dtype=_NUMPY[column.type]))
-            arrays.append(_array(values, column.type))
-        batch = arrow.RecordBatch.from_arrays(arrays, schema=self._schema)
-        return _stream(batch)[self._schema_bytes : -_STREAM_END_BYTES]
+        if purpose is Purpose.WIRE and (packed := self.packed(seqs, columns)) is not None:
+            level = purpose.value[len(packed) > LARGE_BYTES]
+            data = _packed_compressor(level, self._dictionary).compress(packed)
+            return Payload(data, len(packed), Codec.PACKED_ZSTD, self._dictionary_id)
+        message = self.message(seqs, columns)
+        level = purpose.value[len(message) > LARGE_BYTES]
+        return Payload(_arrow_compressor(level).compress(message), len(message), Codec.ARROW_ZSTD, 0)
+
+    def message(self, seqs: Column, columns: Columns) -> bytes:
+        """Return rows as an Arrow record batch message. Raises as `encode` does."""
+        return record_batch.write(self._columns, _with_seq(seqs, columns), len(seqs))
+
+    def packed(self, seqs: Column, columns: Columns) -> bytes | None:
+        """Return rows packed, None when they are too many. Raises as `encode` does."""
+        return self._packer.pack(_with_seq(seqs, columns), len(seqs))
 
 
 class PayloadDecoder:
-    """Decodes payloads of one contract."""
+    """Decodes payloads of one contract; `arrays` says whether numpy arrays are wanted or `array.array`s and lists."""
 
-    def __init__(self, contract: Contract, dictionary: bytes = b"") -> None:
+    def __init__(self, contract: Contract, dictionary: bytes = b"", *, arrays: bool = True) -> None:
+        self._label = f"payload of {contract.id}"
         self._columns = wire.columns(contract)
-        schema = arrow.Schema(
-            [arrow.Field(column.name, _ARROW[column.type], nullable=not column.required) for column in self._columns]
-        )
-        self._schema = _stream(arrow.RecordBatchReader.from_batches(schema, []))[:-_STREAM_END_BYTES]
+        self._packer = Packer(contract, dictionary)
         self._dictionary = dictionary
+        self._arrays = arrays
 
-    def decode(self, payload: bytes, rows: int, raw_bytes: int, codec: int = 1) -> Rows:
-        trained = zstandard.ZstdCompressionDict(self._dictionary) if self._dictionary else None
-        raw = zstandard.ZstdDecompressor(dict_data=trained).decompress(payload)
-        batch = arro3.io.read_ipc_stream(io.BytesIO(self._schema + raw + b"\xff\xff\xff\xff\0\0\0\0")).read_next_batch()
-        found: dict[str, Any] = {}
-        for place, column in enumerate(self._columns):
-            values = batch.column(place)
-            if column.required and column.type is not FieldType.STRING:
-                one = np.array(values.to_numpy())
-                found[column.name] = np.cumsum(one, dtype=one.dtype) if column.difference else one
-            else:
-                found[column.name] = values.to_pylist()
+    def decode(self, payload: bytes, rows: int, raw_bytes: int, codec: int = Codec.ARROW_ZSTD) -> Rows:
+        """Return the rows of a payload; it may be hostile.
+
+        Raises BatchFormatError unless it holds exactly this many rows in this many bytes once decompressed.
+        """
+        raw = self._decompressed(payload, raw_bytes, codec)
+        if codec == Codec.PACKED_ZSTD:
+            lists = self._packer.unpack(raw, rows)
+            found = {column.name: self._typed(column, lists[column.name]) for column in self._columns}
+        else:
+            found = record_batch.read(raw, self._columns, rows, arrays=self._arrays)
         return Rows(found.pop(SEQ_COLUMN), found)
+
+    def _decompressed(self, payload: bytes, raw_bytes: int, codec: int) -> bytes:
+        if not 0 <= raw_bytes <= RAW_BYTES_MAX or codec not in tuple(Codec):
+            raise BatchFormatError(
+                f"{self._label}: codec {codec} with {raw_bytes} bytes, at most {RAW_BYTES_MAX} allowed"
+            )
+        packed = codec == Codec.PACKED_ZSTD
+        reader = _decompressor(self._dictionary if packed else b"", packed)
+        try:
+            # Asked before anything is inflated: the frame's own claim would decide how much memory is taken.
+            claimed = raw_bytes if packed else zstandard.frame_content_size(payload)
+            if claimed not in (-1, raw_bytes):
+                raise BatchFormatError(f"{self._label}: expected {raw_bytes} bytes, its frame claims {claimed}")
+            raw = reader.decompress(payload, max_output_size=max(1, raw_bytes), allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise BatchFormatError(f"{self._label}: expected one zstd frame: {error}") from error
+        if len(raw) != raw_bytes:
+            raise BatchFormatError(f"{self._label}: expected {raw_bytes} bytes, found {len(raw)}")
+        return raw
+
+    def _typed(self, column: WireColumn, values: list[object]) -> Column:
+        if not column.required or column.type is FieldType.STRING:
+            return values
+        kind = "?" if column.type is FieldType.BOOLEAN else CODES[column.type]
+        if self._arrays:
+            import numpy as np
+
+            return np.array(values, dtype=kind)
+        return values if kind == "?" else array(kind, values)
+
+
+def _with_seq(seqs: Column, columns: Columns) -> Mapping[str, Column]:
+    return {**columns, SEQ_COLUMN: seqs}
 
 
 @cache
-def _compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
+def _arrow_compressor(level: int) -> zstandard.ZstdCompressor:
     """Return the process's one compressor of a kind: each holds tables of up to some MB."""
+    return zstandard.ZstdCompressor(level=level)
+
+
+@cache
+def _packed_compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
+    # Told how much it will get: else level 19 takes tables for 8 MB at a time.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=LARGE_BYTES,
+        dict_size=len(dictionary),
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+        write_content_size=False,
+        write_checksum=False,
+        write_dict_id=False,
+    )
     trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
-    if trained is not None:
-        trained.precompute_compress(level=level)
-    return zstandard.ZstdCompressor(level=level, dict_data=trained)
+    return zstandard.ZstdCompressor(dict_data=trained, compression_params=parameters)
 
 
-def _stream(data: arrow.RecordBatch | arrow.RecordBatchReader) -> bytes:
-    sink = io.BytesIO()
-    arro3.io.write_ipc_stream(data, sink, compression=None)
-    return sink.getvalue()
-
-
-def _differences(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the first value, then each value less the one before."""
-    if len(values) == 0:
-        return values
-    return np.concatenate((values[:1], np.diff(values)))
-
-
-def _array(values: Column, kind: FieldType) -> arrow.Array:
-    if isinstance(values, np.ndarray):
-        return arrow.Array.from_numpy(np.ascontiguousarray(values, dtype=_NUMPY[kind]))
-    return arrow.Array(values, type=_ARROW[kind])
+@cache
+def _decompressor(dictionary: bytes, magicless: bool) -> zstandard.ZstdDecompressor:
+    form = zstandard.FORMAT_ZSTD1_MAGICLESS if magicless else zstandard.FORMAT_ZSTD1
+    trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return zstandard.ZstdDecompressor(dict_data=trained, format=form)

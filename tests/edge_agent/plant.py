@@ -15,9 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 import yaml
-import zstandard
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,26 +24,19 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from contracts import bundle as bundles
-from contracts import microbatch, odcs, ranges, topics, watermark, wire
+from contracts import microbatch, odcs, ranges, topics, watermark
 from contracts.bundle import Bundle, Model, Stream, Windows
-from contracts.contract import Contract, FieldType, fingerprint
+from contracts.contract import Contract, fingerprint
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument, Watermark
 from edge_agent.environment import AGENT_ENVIRONMENT
+from lakehouse.decode import Arrived, decode
 from tests.waiting import DEADLINE_S, eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
 SENSORS: Final = tuple(f"f{number}" for number in range(1, 10))
 WINDOW_MS: Final = 10_000
-_ARROW: Final = {
-    FieldType.STRING: pa.utf8(),
-    FieldType.INT: pa.int32(),
-    FieldType.LONG: pa.int64(),
-    FieldType.FLOAT: pa.float32(),
-    FieldType.DOUBLE: pa.float64(),
-    FieldType.BOOLEAN: pa.bool_(),
-}
 Json = dict[str, Any]
 
 
@@ -79,23 +70,13 @@ def lines_of(events: list[Json]) -> list[bytes]:
     return [json.dumps(event, separators=(",", ":")).encode() for event in events]
 
 
-def decode_payloads(contract: Contract, payloads: list[bytes], dictionary: bytes = b"") -> pa.Table:
-    """Decode compressed payloads as a lake would, behind one schema message; differences stay as they are."""
-    trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
-    schema = pa.schema([pa.field(c.name, _ARROW[c.type], not c.required) for c in wire.columns(contract)])
-    messages = [zstandard.ZstdDecompressor(dict_data=trained).decompress(payload) for payload in payloads]
-    return pa.ipc.open_stream(schema.serialize().to_pybytes() + b"".join(messages)).read_all()
-
-
 def rows_of(contract: Contract, batch: bytes) -> list[Json]:
-    """Decode one batch to rows, differences undone."""
-    _, payload = microbatch.parse(batch)
-    columns = decode_payloads(contract, [bytes(payload)]).to_pydict()
-    for column in wire.columns(contract):
-        if column.difference:
-            total = 0
-            columns[column.name] = [total := total + value for value in columns[column.name]]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    """Decode one batch to rows, as the lake does. The batch has no dictionary."""
+    header, payload = microbatch.parse(batch)
+    decoded, refused = decode([Arrived("device", "test/0/0", header, payload, batch)], contract, {})
+    assert refused == (), refused
+    rows: list[Json] = decoded.rows.to_pylist()
+    return rows
 
 
 class Lake:

@@ -1,115 +1,111 @@
-"""Payloads decode, by another Arrow implementation, to what was encoded."""
+"""Payloads: what goes in comes out, on the device and in the lake, in either codec, with and without a dictionary."""
 
-import json
+import subprocess
+import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts import microbatch, wire
-from contracts.contract import Contract, Field, FieldType
-from contracts.microbatch import BATCH_BYTES_MAX
+from contracts import microbatch
+from contracts.errors import BatchFormatError
+from contracts.microbatch import BATCH_BYTES_MAX, RAW_BYTES_MAX, Codec
 from edge_agent.core.events import Reader
-from edge_agent.core.payload import PayloadEncoder
+from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
 from edge_agent.core.sealing import Sealer
-from tests.edge_agent.plant import CONTRACTS, decode_payloads, lines_of, reading, rows_of
-
-GOLDEN = Path(__file__).parent / "golden" / "payloads.json"
-EVERYTHING = Contract(
-    id="everything",
-    version="1.0.0",
-    title="",
-    purpose="",
-    owner="",
-    catalog="c",
-    namespace="n",
-    retention_days=1,
-    fields=tuple(
-        Field(number, f"{kind.value}_{'must' if must else 'may'}_{'step' if step else 'plain'}", kind, must, step)
-        for number, (kind, must, step) in enumerate(
-            [(k, m, False) for k in FieldType for m in (True, False)]
-            + [(k, True, True) for k in (FieldType.INT, FieldType.LONG, FieldType.TIMESTAMPTZ)]
-        )
-    ),
-)
-VALUES: dict[FieldType, st.SearchStrategy[Any]] = {
-    FieldType.STRING: st.text(max_size=20),
-    FieldType.INT: st.integers(-(2**31), 2**31 - 1),
-    FieldType.LONG: st.integers(-(2**62), 2**62),
-    FieldType.TIMESTAMPTZ: st.integers(-(2**62), 2**62),
-    FieldType.FLOAT: st.floats(width=32, allow_nan=False, allow_infinity=False),
-    FieldType.DOUBLE: st.floats(allow_nan=False, allow_infinity=False),
-    FieldType.BOOLEAN: st.booleans(),
-}
+from lakehouse.decode import Arrived, decode
+from tests.edge_agent.plant import CONTRACTS, ROOT, lines_of, reading, rows_of
+from tests.edge_agent.rows_of_everything import EVERYTHING, ROWS, SEQS, columns_of, same, seqs_of
 
 
-def row_of(field: Field) -> st.SearchStrategy[Any]:
-    return VALUES[field.type] if field.required else st.none() | VALUES[field.type]
+@settings(deadline=None, max_examples=100)
+@given(ROWS, SEQS, st.sampled_from(Purpose), st.booleans())
+def test_the_device_decodes_what_it_encoded(
+    rows: list[tuple[Any, ...]], numbers: tuple[int, int], purpose: Purpose, arrays: bool
+) -> None:
+    seqs, columns = seqs_of(*numbers, len(rows)), columns_of(rows, "numpy" if arrays else "array")
+    payload = PayloadEncoder(EVERYTHING).encode(np.array(seqs, dtype=np.int64), columns, purpose)
+    assert payload.codec == (Codec.PACKED_ZSTD if purpose is Purpose.WIRE else Codec.ARROW_ZSTD)
+    decoder = PayloadDecoder(EVERYTHING, arrays=arrays)
+    found = decoder.decode(payload.data, len(rows), payload.raw_bytes, payload.codec)
+    assert same(found.seqs, seqs)
+    assert list(found.columns) == list(columns)
+    assert [name for name in columns if not same(found.columns[name], columns[name])] == []
+    assert [type(found.columns[name]) for name in columns] == [type(columns[name]) for name in columns]
 
 
-ROWS = st.lists(st.tuples(*(row_of(field) for field in EVERYTHING.fields)), max_size=12)
-
-
-def columns_of(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    kinds = {
-        FieldType.INT: np.int32,
-        FieldType.FLOAT: np.float32,
-        FieldType.DOUBLE: np.float64,
-        FieldType.BOOLEAN: bool,
-    }
-    for place, field in enumerate(EVERYTHING.fields):
-        values = [row[place] for row in rows]
-        plain = field.required and field.type is not FieldType.STRING
-        columns[field.name] = np.array(values, dtype=kinds.get(field.type, np.int64)) if plain else values
-    return columns
-
-
-def undo(column: wire.WireColumn, values: list[Any]) -> list[Any]:
-    if not column.difference or not values:
-        return values
-    kind = np.int32 if column.type is FieldType.INT else np.int64
-    return list(np.cumsum(np.array(values, dtype=kind), dtype=kind).tolist())
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(ROWS, min_size=1, max_size=4))
-def test_payloads_of_many_batches_behind_one_schema_are_the_input(batches: list[list[tuple[Any, ...]]]) -> None:
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(ROWS, st.sampled_from(Purpose)), min_size=1, max_size=5))
+def test_the_lake_decodes_batches_of_both_codecs_in_their_order(batches: list[tuple[list[Any], Purpose]]) -> None:
     encoder = PayloadEncoder(EVERYTHING)
-    payloads, expected = [], []
-    first = 0
-    for rows in batches:
-        seqs = np.arange(first, first + 3 * len(rows), 3, dtype=np.int64)
-        payload = encoder.encode(seqs, columns_of(rows))
-        assert len(zstandard.decompress(payload.data)) == payload.raw_bytes
-        payloads.append(payload.data)
-        expected.append([(int(seq), *row) for seq, row in zip(seqs, rows, strict=True)])
-        first += 3 * len(rows)
-    table = decode_payloads(EVERYTHING, payloads)
-    found = []
-    for batch in table.to_batches():
-        columns = [undo(c, v) for c, v in zip(wire.columns(EVERYTHING), batch.to_pydict().values(), strict=True)]
-        found.append(list(zip(*columns, strict=True)))
-    assert [rows for rows in found if rows] == [rows for rows in expected if rows]
-    assert table.schema.names == ["seq", *(f.name for f in EVERYTHING.fields)]
+    arrived, expected, first = [], [], 0
+    for at, (rows, purpose) in enumerate(batches):
+        seqs = seqs_of(first, 3, len(rows))
+        payload = encoder.encode(seqs, columns_of(rows), purpose)
+        header = microbatch.Header(
+            1, 1, first, 3 * len(rows) + 1, len(rows), payload.raw_bytes, at, codec=payload.codec
+        )  # fmt: skip
+        data = microbatch.seal(header, payload.data)
+        arrived.append(Arrived("device", f"t/0/{at}", *microbatch.parse(data), data))
+        expected += [(seq, *row) for seq, row in zip(seqs, rows, strict=True)]
+        first += 3 * len(rows) + 1
+    decoded, refused = decode(arrived, EVERYTHING, {})
+    assert refused == ()
+    assert decoded.batches == tuple(arrived)
+    assert same([tuple(row.values()) for row in decoded.rows.to_pylist()], expected)
+    assert decoded.batch_of_row.tolist() == [at for at, (rows, _) in enumerate(batches) for _ in rows]
 
 
-def test_a_batch_without_rows_joins_the_stream() -> None:
-    encoder = PayloadEncoder(CONTRACTS["ledger"])
-    none = encoder.encode(np.zeros(0, dtype=np.int64), {field.name: [] for field in CONTRACTS["ledger"].fields})
-    assert decode_payloads(CONTRACTS["ledger"], [none.data, none.data]).num_rows == 0
+def test_a_batch_without_rows_costs_next_to_nothing_and_has_no_rows() -> None:
+    payload = PayloadEncoder(CONTRACTS["ledger"]).encode([], {})
+    assert len(payload.data) < 8
+    found = PayloadDecoder(CONTRACTS["ledger"]).decode(payload.data, 0, payload.raw_bytes, payload.codec)
+    assert len(found.seqs) == 0
+    assert {len(column) for column in found.columns.values()} == {0}
 
 
-def test_a_required_field_without_a_value_is_refused_here_not_in_the_lake() -> None:
-    encoder = PayloadEncoder(CONTRACTS["purchases"])
-    with pytest.raises(Exception, match=r"null|None|expected"):
-        encoder.encode(np.zeros(1, dtype=np.int64), {})
+@pytest.mark.parametrize("purpose", Purpose)
+def test_a_required_field_without_a_value_is_refused_here_not_in_the_lake(purpose: Purpose) -> None:
+    with pytest.raises(BatchFormatError, match="column customer_id: expected a value in every row, found 1 null"):
+        PayloadEncoder(CONTRACTS["purchases"]).encode(np.zeros(1, dtype=np.int64), {}, purpose)
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_a_payload_that_is_not_what_is_said_of_it_is_refused(purpose: Purpose) -> None:
+    contract = CONTRACTS["purchases"]
+    columns = {"customer_id": ["张"] * 9, "occurred_at": range(9), "number_of_cds": range(9), "dollar_value": [1.5] * 9}
+    payload = PayloadEncoder(contract).encode(range(9), columns, purpose)
+    data, rows, raw_bytes, codec = payload.data, 9, payload.raw_bytes, payload.codec
+    other = Codec.ARROW_ZSTD if codec is Codec.PACKED_ZSTD else Codec.PACKED_ZSTD
+    decoder = PayloadDecoder(contract)
+    assert decoder.decode(data, rows, raw_bytes, codec).columns["customer_id"] == ["张"] * 9
+    for wrong in (
+        (data, rows + 1, raw_bytes, codec),
+        (data, rows, raw_bytes + 1, codec),
+        (data, rows, raw_bytes - 1, codec),
+        (data, rows, RAW_BYTES_MAX + 1, codec),
+        (data, rows, raw_bytes, other),
+        (data, rows, raw_bytes, 9),
+        (data[:-1], rows, raw_bytes, codec),
+        (data + data, rows, raw_bytes, codec),
+        (b"", rows, raw_bytes, codec),
+        (b"", 0, 0, codec),
+    ):
+        with pytest.raises(BatchFormatError):
+            decoder.decode(*wrong)
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    for form in (zstandard.FORMAT_ZSTD1, zstandard.FORMAT_ZSTD1_MAGICLESS):
+        parameters = zstandard.ZstdCompressionParameters(format=form)
+        bomb = zstandard.ZstdCompressor(compression_params=parameters).compress(bytes(2 * RAW_BYTES_MAX))
+        for codec in Codec:
+            with pytest.raises(BatchFormatError):
+                PayloadDecoder(CONTRACTS["clicks"]).decode(bomb, 1, 1_000, codec)
 
 
 def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None:
@@ -120,18 +116,21 @@ def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None
     samples: list[bytes | bytearray | memoryview] = []
     for first in range(0, 1_500, 10):
         part = slice(first, first + 10)
-        samples.append(encoder.message(events.seqs[part], {n: c[part] for n, c in events.columns.items()}))
-    trained = zstandard.train_dictionary(16_384, samples).as_bytes()
+        samples.append(encoder.packed(events.seqs[part], {n: c[part] for n, c in events.columns.items()}) or b"")
+    trained = zstandard.train_dictionary(4_096, samples).as_bytes()
     plain, small = Sealer(contract, 7), Sealer(contract, 7, trained)
-    seqs = np.arange(10, dtype=np.int64)
     columns = Reader(contract).read(0, lines[:10]).events.columns
-    (one,), (other,) = plain.seal(0, 10, seqs, columns, 1), small.seal(0, 10, seqs, columns, 1)
+    (one,), (other,) = (sealer.seal(0, 10, range(10), columns, 1) for sealer in (plain, small))
     header, payload = microbatch.parse(other.data)
     assert header.dictionary_id == zstandard.ZstdCompressionDict(trained).dict_id() >= 32_768
     assert len(other.data) < 0.9 * len(one.data)
-    assert decode_payloads(contract, [bytes(payload)], trained).equals(
-        decode_payloads(contract, [bytes(microbatch.parse(one.data)[1])])
-    )
+    arrived = Arrived("device", "t/0/0", header, payload, other.data)
+    decoded, refused = decode([arrived], contract, {header.dictionary_id: zstandard.ZstdCompressionDict(trained)})
+    assert refused == ()
+    assert decoded.rows.to_pylist() == rows_of(contract, one.data)
+    found = PayloadDecoder(contract, trained).decode(bytes(payload), 10, header.raw_bytes, header.codec)
+    assert found.seqs.tolist() == list(range(10))  # type: ignore[union-attr]
+    assert all(same(found.columns[name], columns[name]) for name in columns)
 
 
 def test_rows_that_do_not_fit_are_split_and_stay_in_order() -> None:
@@ -157,17 +156,24 @@ def test_rows_that_do_not_fit_are_split_and_stay_in_order() -> None:
     assert [row["original"] for row in rows] == originals
 
 
-def test_the_bytes_of_a_payload_do_not_change() -> None:
-    golden = json.loads(GOLDEN.read_text())
-    for vector in golden:
-        contract = CONTRACTS[vector["contract"]]
-        message = PayloadEncoder(contract).message(np.array(vector["seqs"], dtype=np.int64), vector["columns"])
-        assert message.hex() == vector["message"], contract.id
-        behind_schema = zstandard.compress(bytes.fromhex(vector["message"]))
-        decoded = decode_payloads(contract, [behind_schema])
-        assert decoded.num_rows == len(vector["seqs"])
-        for name, values in vector["columns"].items():
-            step = next(c.difference for c in wire.columns(contract) if c.name == name)
-            found = decoded[name].to_pylist()
-            assert (np.cumsum(found).tolist() if step else found) == values
-        assert pa.types.is_int64(decoded.schema.field("seq").type)
+def test_a_device_without_numpy_encodes_and_decodes() -> None:
+    program = """
+import sys
+for name in ("numpy", "pyarrow", "arro3", "pandas"):
+    sys.modules[name] = None  # importing it fails
+from array import array
+from contracts.contract import Contract, Field, FieldType
+from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
+fields = tuple(Field(n, f"f{n}", kind, required=n % 2 == 0) for n, kind in enumerate(list(FieldType) * 2))
+contract = Contract("c", "1.0.0", "", "", "", "c", "n", fields, 1)
+values = {"string": ["预", "a"], "float": [0.5, 2.0], "double": [0.1, 1e300], "boolean": [True, False]}
+columns = {f.name: values.get(f.type.value, [1, -2]) for f in fields}
+columns |= {f.name: [columns[f.name][0], None] for f in fields if not f.required}
+for purpose in Purpose:
+    sent = PayloadEncoder(contract).encode(array("q", [4, 9]), columns, purpose)
+    found = PayloadDecoder(contract, arrays=False).decode(sent.data, 2, sent.raw_bytes, sent.codec)
+    assert found.seqs == array("q", [4, 9])
+    assert {name: list(column) for name, column in found.columns.items()} == columns
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,12 +7,16 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from contracts import contract as contracts
 from contracts import microbatch, rules, topics
 from contracts.candidates import KEY_SHARDS, shard_of
 from contracts.contract import Contract, Field, FieldType, fingerprint
+from contracts.errors import BatchFormatError
+from contracts.microbatch import Codec
 from contracts.rules import AllOf, Comparison, Condition, CountOf, Operator, Rule
+from edge_agent.core.payload import PayloadEncoder
 from flink_jobs.triggers.core.conditions import holds
 from flink_jobs.triggers.preselect.decoding import Batch, Decoder
 from flink_jobs.triggers.preselect.documents import Documents
@@ -89,6 +93,33 @@ def batch(rows: list[dict[str, Any]], origin: str = "device", first_seq: int = 0
     data = micro_batch(EVERYTHING, rows, first_seq=first_seq, sealed_at_ms=SEALED_AT_MS, **more)
     header, payload = microbatch.parse(data)
     return Batch(origin, header, bytes(payload))
+
+
+def packed(rows: list[dict[str, Any]], first_seq: int = 0) -> Batch:
+    """Return the same batch as a device packs it."""
+    seqs = list(range(first_seq, first_seq + len(rows)))
+    columns = {field.name: [row.get(field.name) for row in rows] for field in EVERYTHING.fields}
+    payload = PayloadEncoder(EVERYTHING).encode(seqs, columns)
+    assert payload.codec is Codec.PACKED_ZSTD
+    header = replace(batch(rows, first_seq=first_seq).header, raw_bytes=payload.raw_bytes, codec=payload.codec)
+    return Batch("device", header, payload.data)
+
+
+@UNHURRIED
+@given(parts=st.lists(st.tuples(ROWS, st.booleans()), max_size=4))
+def test_packed_batches_and_arrow_batches_are_the_same_rows(parts: list[tuple[list[dict[str, Any]], bool]]) -> None:
+    mixed = [(packed if small else batch)(rows, first_seq=9 * at) for at, (rows, small) in enumerate(parts)]
+    plain = [batch(rows, first_seq=9 * at) for at, (rows, _) in enumerate(parts)]
+    found, expected = Decoder(EVERYTHING, {}).decode(mixed), Decoder(EVERYTHING, {}).decode(plain)
+    assert repr(found.table.to_pylist()) == repr(expected.table.to_pylist())
+    assert found.batch_of.tolist() == expected.batch_of.tolist()
+
+
+def test_a_broken_packed_batch_is_refused() -> None:
+    sound = packed([{"running": value, "running_int": 2} for value in (1, 5, 2)])
+    broken = Batch("device", replace(sound.header, rows=4), sound.payload)
+    with pytest.raises(BatchFormatError, match="packed rows of everything"):
+        Decoder(EVERYTHING, {}).decode([broken])
 
 
 @UNHURRIED
