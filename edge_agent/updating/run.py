@@ -223,10 +223,11 @@ class Updating:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"bundles in {self._folder}: another process updates them: let it end") from None
             yield
-        except BlockingIOError:
-            raise BusyError(f"bundles in {self._folder}: another process updates them: let it end") from None
         finally:
             os.close(descriptor)
 
