@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contracts import wire
 from contracts.contract import INTEGERS, Contract, FieldType, fingerprint
-from contracts.packing import BASE_MAX, INTEGER_EXPONENTS, TEXT_CHARS_MAX, TEXTS_MAX, Plan, Planned, Term
+from contracts.packing import BASE_MAX, FACTOR_MAX, INTEGER_EXPONENTS, TEXT_CHARS_MAX, TEXTS_MAX, Plan, Planned, Term
 from contracts.wire import WireColumn
 
 ROWS_MAX: Final = 4_000  # rows looked at; an entropy of 10 bits is known to some hundredths by then
@@ -100,7 +100,7 @@ def _candidates(numbers: dict[int, Values]) -> Iterator[Step]:
             (Term(a, f), Term(b, g)) for a, b in combinations(others, 2) for f in (1, -1) for g in (1, -1)
         ] if len(numbers) <= PAIRS_MAX else []  # fmt: skip
         paced = _pace(values, numbers[seq]) if at != seq else None
-        pace = [(Term(seq, paced),)] if paced else []
+        pace = [(Term(seq, paced),)] if paced and abs(paced) <= FACTOR_MAX else []
         for terms in [(), *single, *double, *pace]:
             rest = values - sum(term.factor * numbers[term.column] for term in terms)
             for difference in (False, True):

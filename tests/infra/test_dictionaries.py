@@ -72,6 +72,13 @@ def test_a_plan_finds_what_columns_have_in_common() -> None:
     assert found["operator"].texts == ()
 
 
+def test_a_clock_that_goes_in_leaps_gives_a_plan_that_can_be_read_again() -> None:
+    sample = rows(1)
+    leaps = {"occurred_at": sample.seqs * 3_600_000_001}  # an hour an event, and never a whole millisecond
+    plan = learn(PRESS, {"seq": sample.seqs, **sample.columns, **leaps}, "default")
+    assert packing.embedded_plan(packing.with_plan(b"", plan)) == plan
+
+
 def test_a_trained_dictionary_helps_on_rows_that_it_has_not_seen() -> None:
     trained = train(PRESS, [rows(1), rows(2)], "acme")
     assert [outcome.batch_rows for outcome in trained.outcomes] == [10, 50, 200]
