@@ -16,13 +16,13 @@ from edge_agent.updating.run import Updating
 from infra.bundles.local import publish_standard
 from infra.cli.main import run
 from infra.fleet.updating import updating_config
-from infra.launcher.certificates import issue_device_certificate
 from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
 from infra.launcher.launcher import Launcher
 from infra.launcher.parts import services
 from infra.launcher.ports import free_port_base
 from infra.launcher.settings import StackSettings
 from tests.edge_agent.supply import bundle_folder
+from tests.identities import issue_identity
 
 pytestmark = pytest.mark.stack
 
@@ -43,8 +43,8 @@ def part() -> Iterator[Endpoints]:
 
 def test_a_device_of_the_stack_follows_what_the_command_line_publishes(part: Endpoints, tmp_path: Path) -> None:
     settings = part.settings()
-    certificate = issue_device_certificate(settings, "press-01")
-    config = updating_config(part, "press-01", certificate, tmp_path / "bundles")
+    identity = issue_identity(settings, "press-01")
+    config = updating_config(part, "press-01", identity, tmp_path / "bundles")
 
     def update() -> tuple[str, int | None]:
         verdict = Updating(config, DeviceFetcher(config, time.monotonic), datetime.now(UTC)).run()

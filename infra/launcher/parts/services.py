@@ -13,6 +13,7 @@ from federation import config as federation_config
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
 from gateway.bundles.config import BundlesConfig
 from gateway.config import GatewayConfig, MqttConfig
+from gateway.enrolment.authority import DEVICES, public_dir
 from gateway.enrolment.config import EnrolmentConfig
 from infra.launcher.certificates import ENROLMENT_NAME, GATEWAY_NAME, OPERATOR_NAME, SERVER_NAME
 from infra.launcher.errors import NotReadyError
@@ -161,7 +162,7 @@ def bundles_config(context: Context) -> BundlesConfig:
         port=context.settings.port("bundles"),
         tls_cert_file=str(server.certificate_file),
         tls_key_file=str(server.key_file),
-        client_ca_file=str(server.ca_file),
+        client_ca_file=str(public_dir(mosquitto.identity_dir(context)) / f"{DEVICES}.pem"),
         served_dir=str(home / "served"),
         groups_file=str(home / "groups.json"),
         seen_file=str(home / "seen.json"),
