@@ -7,6 +7,7 @@ from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE, Bundle, Stream, Windows
 from contracts.contract import Contract
 from contracts.errors import ContractError
+from contracts.offshoots import sampled_of
 from edge_agent.adapters import named_files
 from edge_agent.adapters.onnx import OnnxScorer
 from edge_agent.core.accounts import LEDGER
@@ -59,6 +60,8 @@ def _stream(
         filter=_filter(bundle, folder, source, stream, device, epoch),
         windows=stream.windows,
         windows_contracts=tuple(contracts.values()),
+        sampled=next((c for c in bundle.contracts if c == sampled_of(source)), None),
+        sample_ratio=stream.dropped_sample_ratio,
         lax=lax,
         stores=stores,
         sheds=stream.when_full == "drop",

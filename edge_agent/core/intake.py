@@ -11,6 +11,7 @@ from msgspec import Struct
 from contracts import topics
 from contracts.contract import Contract
 from contracts.ledger import Fate
+from contracts.microbatch import Flag
 from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
 from edge_agent.core.damage import Damage
 from edge_agent.core.derived import entry_rows, refused_rows
@@ -50,6 +51,7 @@ class Intake:
         self._plan = plan
         contracts = [plan.ledger, plan.quarantine]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
+        contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
         self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
         self._unsealers = {
             stream.source.id: Unsealer(stream.source, plan.dictionaries.get(stream.source.id, b""))
@@ -60,6 +62,7 @@ class Intake:
             stream.source.id: Stream(
                 stream,
                 plan.device,
+                plan.epoch,
                 next_seq.get(stream.source.id, 0),
                 newest.open_windows.get(stream.source.id, ()) if newest is not None else (),
             )
@@ -208,6 +211,8 @@ class Intake:
             batches += self._sealers[source.id].seal(taken.first_seq, end, taken.kept.seqs, taken.columns, sealed_at_ms)
         for contract, rows in taken.window_rows:
             batches += self._derived(contract, rows, sealed_at_ms)
+        if taken.sample_rows is not None and stream.plan.sampled is not None:
+            batches += self._derived(stream.plan.sampled, taken.sample_rows, sealed_at_ms, Flag.DROPPED_SAMPLE)
         if taken.refused:
             rows = refused_rows(self._plan.quarantine, source, taken.refused, self._plan.epoch)
             batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)
@@ -252,13 +257,15 @@ class Intake:
         self._number += 1
         return meta
 
-    def _derived(self, contract: Contract, columns: dict[str, Column], sealed_at_ms: int) -> list[SealedBatch]:
+    def _derived(
+        self, contract: Contract, columns: dict[str, Column], sealed_at_ms: int, flags: int = 0
+    ) -> list[SealedBatch]:
         """Seal rows of a stream that the device itself writes, numbered on from its last."""
         first = self._derived_seq[contract.id]
         rows = len(next(iter(columns.values())))
         self._derived_seq[contract.id] = first + rows
         seqs = np.arange(first, first + rows, dtype=np.int64)
-        return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms)
+        return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags)
 
     def _entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:
         ledger = self._plan.ledger

@@ -31,7 +31,7 @@ class Sealer:
         self._encoder = PayloadEncoder(contract, dictionary)
 
     def seal(
-        self, first_seq: int, end_seq: int, seqs: Column, columns: Columns, sealed_at_ms: int
+        self, first_seq: int, end_seq: int, seqs: Column, columns: Columns, sealed_at_ms: int, flags: int = 0
     ) -> list[SealedBatch]:
         """Return batches that together account for [first_seq, end_seq); `seqs` are the numbers of the rows sent.
 
@@ -45,8 +45,8 @@ class Sealer:
             head = {name: column[:half] for name, column in columns.items()}
             tail = {name: column[half:] for name, column in columns.items()}
             return [
-                *self.seal(first_seq, middle, seqs[:half], head, sealed_at_ms),
-                *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms),
+                *self.seal(first_seq, middle, seqs[:half], head, sealed_at_ms, flags),
+                *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms, flags),
             ]
         header = Header(
             fingerprint=self._fingerprint,
@@ -58,6 +58,7 @@ class Sealer:
             sealed_at_ms=sealed_at_ms,
             dictionary_id=payload.dictionary_id,
             codec=payload.codec,
+            flags=flags,
         )
         data = microbatch.seal(header, payload.data)
         return [SealedBatch(self.contract.id, first_seq, end_seq - first_seq, len(seqs), data)]

@@ -9,6 +9,8 @@ from msgspec import Struct
 from contracts.bundle import Windows as WindowsPlan
 from contracts.contract import Contract
 from contracts.ledger import Fate
+from contracts.offshoots import SOURCE_SEQ
+from contracts.sampling import DROPPED_SAMPLE, seed_of
 from edge_agent.core.accounts import Count, Explained
 from edge_agent.core.conditions import Mask
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
@@ -17,6 +19,7 @@ from edge_agent.core.held import ClosedWindow
 from edge_agent.core.marks import WindowMark
 from edge_agent.core.parts import Readings
 from edge_agent.core.pressure import Step
+from edge_agent.core.rules import sampled
 from edge_agent.core.window_rows import rows_of
 from edge_agent.core.windows import Windows
 
@@ -25,7 +28,9 @@ IDLE_MS: Final = 120_000  # ms; the windows of a stream that has gone quiet clos
 
 
 class StreamPlan(Struct, frozen=True):
-    """What the bundle says about one stream. `stores` says that events which do not travel stay on the device a while.
+    """What the bundle says about one stream. A share of the events that do not travel does so as rows of `sampled`.
+
+    `stores` says that events which do not travel stay on the device a while.
 
     A stream with windows stores them in any case: a restart fills the open windows from there. One that `sheds` gives
     its events up when the disk is full.
@@ -35,6 +40,8 @@ class StreamPlan(Struct, frozen=True):
     filter: Filter
     windows: tuple[WindowsPlan, ...] = ()
     windows_contracts: tuple[Contract, ...] = ()
+    sampled: Contract | None = None
+    sample_ratio: float = 0.0
     lax: bool = False
     stores: bool = False
     sheds: bool = False
@@ -45,7 +52,8 @@ class Taken(Struct, frozen=True):
 
     `columns` are those of the `kept` events; `rest` are valid events that do not travel, where the stream stores them:
     those that windows count, and those that they do not.
-    `window_rows` are columns of closed windows, by their contract. `times_us` is the first and last event
+    `window_rows` are columns of closed windows, by their contract, `sample_rows` of the
+    sample of what does not travel, None when there are none. `times_us` is the first and last event
     time of all valid events.
     """
 
@@ -56,6 +64,7 @@ class Taken(Struct, frozen=True):
     columns: dict[str, Column]
     rest: tuple[tuple[Events, bool], ...]
     window_rows: tuple[tuple[Contract, dict[str, Column]], ...]
+    sample_rows: dict[str, Column] | None
     refused: tuple[Refused, ...]
     kept_json_bytes: int
     observed_json_bytes: int
@@ -65,10 +74,11 @@ class Taken(Struct, frozen=True):
 class Stream:
     """Holds a stream's next number and its open windows."""
 
-    def __init__(self, plan: StreamPlan, device: str, next_seq: int, marks: Iterable[WindowMark]) -> None:
+    def __init__(self, plan: StreamPlan, device: str, epoch: int, next_seq: int, marks: Iterable[WindowMark]) -> None:
         self.plan = plan
         self.next_seq = next_seq
         self._device = device
+        self._sample_seed = seed_of(device, epoch, plan.source.id, DROPPED_SAMPLE)
         self._reader = Reader(plan.source, lax=plan.lax)
         self._windows = Windows(plan.windows, marks) if plan.windows else None
         self._newest_ms: int | None = None  # when the newest events came, while windows are open
@@ -142,6 +152,7 @@ class Stream:
             columns=self.plan.filter.fill(kept.columns, verdict),
             rest=tuple(self._rest(checked.events, verdict)),
             window_rows=tuple(self._window_rows(closed)),
+            sample_rows=self._sample_rows(checked.events, verdict),
             refused=checked.refused,
             kept_json_bytes=json_bytes(kept),
             observed_json_bytes=sum(map(len, lines)) + len(lines),
@@ -162,6 +173,7 @@ class Stream:
             columns=nothing.columns,
             rest=(),
             window_rows=tuple(self._window_rows(closed)),
+            sample_rows=None,
             refused=(),
             kept_json_bytes=0,
             observed_json_bytes=sum(map(len, lines)) + len(lines),
@@ -174,6 +186,22 @@ class Stream:
             yield select(events, ~verdict.keep & windowed), True
         if self.plan.stores:
             yield select(events, ~verdict.keep & ~windowed), False
+
+    def _sample_rows(self, events: Events, verdict: Verdict) -> dict[str, Column] | None:
+        contract = self.plan.sampled
+        if contract is None or not self.plan.sample_ratio:
+            return None
+        taken = sampled(events.seqs, self._sample_seed, self.plan.sample_ratio) & ~verdict.keep
+        if not taken.any():
+            return None
+        outcomes = [verdict.outcomes[code] for code in verdict.codes[taken].tolist()]
+        chosen = select(events, taken)
+        return {
+            **chosen.columns,
+            SOURCE_SEQ: chosen.seqs,
+            "dropped_by": [outcome.rule for outcome in outcomes],
+            "dropped_because": [outcome.reason for outcome in outcomes],
+        }
 
     def _times_us(self, events: Events) -> tuple[int, int] | None:
         field = self.plan.source.event_time_field

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model, Stream, Windows, encode
 from contracts.contract import Contract
+from contracts.offshoots import sampled_of
 from infra.bundles.documents import read_contracts
 from infra.bundles.scoring import require_same_scores, score_rows
 from infra.datasets import Manifest
@@ -47,9 +48,10 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
         if (dictionary := _dictionary(folder, contract, parts)) is not None:
             dictionaries.append(dictionary)
     windows = Windows(WINDOWED_INTO, WINDOW_MS, model.inputs)
+    filtered = next(contract for contract in contracts if contract.id == FILTERED)
     bundle = Bundle(
         version=model.version,
-        contracts=contracts,
+        contracts=(*contracts, sampled_of(filtered)),
         streams=(Stream(FILTERED, model=model.id, windows=(windows,)),),
         dictionaries=tuple(dictionaries),
         models=(model,),

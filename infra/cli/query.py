@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog='Example: fieldlake sql "SELECT count(*) FROM lake_a.field.telemetry" --format csv')(sql)
     app.command(epilog="Example: fieldlake history A-0001 --as-of 2026-03-01T00:00:00Z --json")(history)
-    app.command(epilog="Example: fieldlake ledger --device press-01 --json")(ledger)
+    app.command(epilog='Example: fieldlake ledger --stream telemetry --relevant "f1 > 60"')(ledger)
 
 
 def sql(
@@ -69,20 +69,52 @@ def history(
 
 def ledger(
     device: Annotated[str | None, typer.Option("--device", help="One device; all without it.")] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="With --relevant: the stream to judge.")] = None,
+    relevant: Annotated[
+        str | None, typer.Option("--relevant", metavar="SQL", help="State the filter's recall of these events.")
+    ] = None,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of the interval.")] = 0.95,
     as_json: AsJson = False,
     state_dir: StateDir = None,
     port_base: PortBase = None,
 ) -> None:
-    """Show what became of every event that devices observed, as committed in the lake."""
+    """Show what became of every event that devices observed, as committed in the lake.
+
+    With --stream and --relevant, state the filter's recall instead: of the events for which the SQL condition holds,
+    how many were kept. What was not kept is judged by its random sample, so the answer has an interval.
+    """
     from contracts.errors import OperatorMustActError
     from contracts.topics import is_origin
     from infra.cli.rows import render
 
     if device is not None and not is_origin(device):
         raise OperatorMustActError(f"--device {device!r}: expected a device id: letters, digits, '-', '_' or '.'")
+    if (stream is None) != (relevant is None):
+        raise OperatorMustActError("--stream and --relevant: expected both or neither")
+    if stream is not None and relevant is not None:
+        typer.echo(_recall(endpoints_for(state_dir, port_base), stream, relevant, device, confidence, as_json=as_json))
+        return
     where = "" if device is None else f"WHERE origin = '{device}'"
     result = _query(endpoints_for(state_dir, port_base), LEDGER_SQL.format(where=where))
     typer.echo(render(result, "json" if as_json else "table"))
+
+
+def _recall(
+    endpoints: "Endpoints", stream: str, relevant: str, device: str | None, confidence: float, *, as_json: bool
+) -> str:
+    import msgspec
+
+    from contracts.errors import OperatorMustActError
+    from infra.bundles.documents import read_contracts
+    from infra.cli.recall import measure, rendered
+
+    contract = next((one for one in read_contracts() if one.id == stream), None)
+    if contract is None:
+        raise OperatorMustActError(f"--stream {stream!r}: expected the id of a contract, for example telemetry")
+    if not 0 < confidence < 1:
+        raise OperatorMustActError(f"--confidence {confidence}: expected a number between 0 and 1, for example 0.95")
+    found = measure(contract, relevant, device, confidence, lambda text: tuple(_query(endpoints, text).rows[0]))
+    return msgspec.json.format(msgspec.json.encode(found)).decode() if as_json else rendered(found)
 
 
 def _query(endpoints: "Endpoints", statement: str) -> "Result":
