@@ -37,6 +37,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
 SENSORS: Final = tuple(f"f{number}" for number in range(1, 10))
 WINDOW_MS: Final = 10_000
+DAY: Final = datetime.timedelta(days=1)
 Json = dict[str, Any]
 
 
@@ -82,11 +83,12 @@ def rows_of(contract: Contract, batch: bytes) -> list[Json]:
 class Lake:
     """Holds batches by stream range, as the real one does: what it has it does not take again."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, contracts: Mapping[str, Contract] = CONTRACTS) -> None:
         self.device = device
         self.batches: list[tuple[str, microbatch.Header, bytes]] = []
         self.doubled = 0
-        self._contracts = {fingerprint(c): c for c in CONTRACTS.values()}
+        self._by_name = contracts
+        self._contracts = {fingerprint(c): c for c in contracts.values()}
         self._committed: dict[tuple[str, int], RangeSet] = {}
         self.received = 0
 
@@ -109,7 +111,7 @@ class Lake:
     def rows(self, name: str) -> list[Json]:
         """Return all rows of a contract, in the order of their numbers."""
         found = [
-            row for contract, _, data in self.batches if contract == name for row in rows_of(CONTRACTS[name], data)
+            row for contract, _, data in self.batches if contract == name for row in rows_of(self._by_name[name], data)
         ]
         return sorted(found, key=lambda row: row["seq"])
 
@@ -144,14 +146,14 @@ class Certificates:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         self.ca_file = folder / "ca.pem"
-        self.ca_file.write_bytes(self._sign(self._name, self._key, authority=True))
+        self.ca_file.write_bytes(self._sign(self._name, self._key, HOST, DAY, authority=True))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Return the files of a certificate for a name, and of its key."""
+    def issue(self, name: str, address: str = HOST, ends_in: datetime.timedelta = DAY) -> tuple[Path, Path]:
+        """Return the files of a certificate for a name and an address, and of its key; it may have ended already."""
         key = ec.generate_private_key(ec.SECP256R1())
         cert_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        cert_file.write_bytes(self._sign(subject, key, authority=False))
+        cert_file.write_bytes(self._sign(subject, key, address, ends_in, authority=False))
         key_file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -159,7 +161,15 @@ class Certificates:
         )
         return cert_file, key_file
 
-    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        address: str,
+        ends_in: datetime.timedelta,
+        *,
+        authority: bool,
+    ) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -167,10 +177,10 @@ class Certificates:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(min(now, now + ends_in) - datetime.timedelta(hours=1))
+            .not_valid_after(now + ends_in)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
@@ -178,7 +188,7 @@ class Certificates:
 class Broker:
     """A mosquitto that takes only devices with a certificate, each under its own name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str = "") -> None:
         self.folder = folder
         self.certificates = Certificates(folder)
         self.port = free_port()
@@ -192,7 +202,7 @@ class Broker:
         self._config.write_text(
             f"listener {self.port} {HOST}\ncafile {self.certificates.ca_file}\ncertfile {cert_file}\n"
             f"keyfile {key_file}\nrequire_certificate true\nuse_identity_as_username true\nacl_file {acl}\n"
-            f"allow_anonymous false\npersistence false\nmax_inflight_messages 20\nuser {getpass.getuser()}\n"
+            f"allow_anonymous false\npersistence false\nmax_inflight_messages 20\nuser {getpass.getuser()}\n{options}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
