@@ -1,0 +1,69 @@
+"""Assertions that an agent is known to fail, each with the reason. One that holds by now must leave the list."""
+
+from typing import Final
+
+_FORGETS: Final = "a PUBACK is taken for delivery: the bridge forgets the message"
+_EARLY: Final = "the PUBACK to the producer goes out before the queue is written"
+_BRIDGE: Final = {
+    "D-001": _EARLY,
+    "D-002": _EARLY,
+    "D-040": "its pauses are random up to a limit, which is 5 s here",
+    "D-042": "its notification is a publish beyond the window",
+    "D-050": _FORGETS,
+    "D-052": _FORGETS,
+    "D-055": _FORGETS,
+    "D-059": _FORGETS,
+    "D-060": _FORGETS,
+    "D-061": _FORGETS,
+    "D-070": _FORGETS,
+    "D-071": _FORGETS,
+    "D-072": _FORGETS,
+    "D-074": _FORGETS,
+    "D-103": _EARLY,
+    "D-105": _EARLY,
+    "D-111": _EARLY,
+    "D-119": "a queue file that cannot be read to its end keeps the broker from starting",
+    "D-120": "a queue that is gone is made anew",
+    "D-131": _EARLY,
+    "D-135": _EARLY,
+}
+_SLOW: Final = "every change writes the whole queue: so many events are not taken in time"
+_SAVES_LATE: Final = "the queue is written every 30 minutes and at a clean end"
+
+KNOWN: Final[dict[str, dict[str, str]]] = {
+    "fieldlake": {
+        "D-086": "the device that a receipt names is not compared with its own name",
+        "D-092": "what a receipt names is remembered, and frees later events that come under these numbers",
+        "D-094": "a restart sends its whole backlog as soon as the link is up, before the retained receipt has come",
+        "D-105": "nothing keeps a second process from the spool; both give the same numbers to their records",
+        "D-118": "the newest segment is known by its own file alone: without it its numbers are given again",
+        "D-120": "with spool.json alone left, the spool begins at 0 in the old epoch and says nothing",
+        "D-130": "a receipt that lets a segment go replaces cursor.json, and that write may fail: it ends the agent",
+        "D-133": "see D-130: it must be restarted",
+        "D-143": "the epoch is the clock's second at which the spool was made",
+        "D-195": "the TLS context allows what the library allows, which is 1.2 and newer",
+    },
+    "mosquitto-bridge": _BRIDGE
+    | {
+        "D-045": _SLOW,
+        "D-107": _SLOW,
+        "D-138": "every change writes the whole queue",
+        "D-150": _SLOW,
+        "D-151": _SLOW,
+    },
+    "mosquitto-bridge-default": _BRIDGE
+    | {
+        "D-008": _SAVES_LATE,
+        "D-110": _SAVES_LATE,
+        "D-111": _SAVES_LATE,
+        "D-112": _SAVES_LATE,
+        "D-113": _SAVES_LATE,
+        "D-114": _SAVES_LATE,
+        "D-115": _SAVES_LATE,
+        "D-117": _SAVES_LATE,
+        "D-119": _SAVES_LATE,
+        "D-132": _SAVES_LATE,
+        "D-165": "the broker upstream has more than 1,000 messages for its consumer, drops and says PUBACK: "
+        + _FORGETS,
+    },
+}
