@@ -22,12 +22,15 @@ _BRIDGE: Final = {
     "D-103": _EARLY,
     "D-105": _EARLY,
     "D-111": _EARLY,
+    "D-112": _EARLY,
+    "D-113": _EARLY,
     "D-119": "a queue file that cannot be read to its end keeps the broker from starting",
     "D-120": "a queue that is gone is made anew",
     "D-131": _EARLY,
     "D-135": _EARLY,
 }
 _SLOW: Final = "every change writes the whole queue: so many events are not taken in time"
+_UPSTREAM: Final = "the broker upstream queues 1,000 messages for its consumer, drops others and says PUBACK to them"
 _SAVES_LATE: Final = "the queue is written every 30 minutes and at a clean end"
 
 KNOWN: Final[dict[str, dict[str, str]]] = {
@@ -63,7 +66,8 @@ KNOWN: Final[dict[str, dict[str, str]]] = {
         "D-117": _SAVES_LATE,
         "D-119": _SAVES_LATE,
         "D-132": _SAVES_LATE,
-        "D-165": "the broker upstream has more than 1,000 messages for its consumer, drops and says PUBACK: "
-        + _FORGETS,
+        "D-045": _UPSTREAM,
+        "D-150": _UPSTREAM,
+        "D-165": _UPSTREAM,
     },
 }

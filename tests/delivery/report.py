@@ -115,14 +115,16 @@ def _scenarios(entry: Assertion) -> str:
 
 def _failures(tried: Tried) -> str:
     known = KNOWN.get(tried.agent, {})
+    found = verdicts(tried.findings)
     rows = [
         (finding.assertion, finding.scenario, finding.found, known.get(finding.assertion, ""))
-        for finding in sorted(verdicts(tried.findings).values(), key=lambda finding: finding.assertion)
+        for finding in sorted(found.values(), key=lambda finding: finding.assertion)
         if finding.outcome is Outcome.FAILED
     ]
-    if not rows:
-        return f"### {tried.agent}\n\nNothing."
-    return f"### {tried.agent}\n\n" + _table(("id", "scenario", "found", "why"), rows)
+    parts = [f"### {tried.agent}", _table(("id", "scenario", "found", "why"), rows) if rows else "Nothing."]
+    if lucky := [name for name in known if name in found and found[name].outcome is Outcome.PASSED]:
+        parts.append(f"Passed in this run and failed in others, by a race: {', '.join(sorted(lucky))}.")
+    return "\n\n".join(parts)
 
 
 def _coming() -> str:
