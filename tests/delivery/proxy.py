@@ -117,6 +117,7 @@ class _Link:
         self._proxy, self._client = proxy, client
         self._upstream: socket.socket | None = None
         self.stalled = threading.Event()
+        self._broken = threading.Event()  # what is read from now on is of our own making
         self._ended = threading.Semaphore(0)  # one for each direction that has come to its end
 
     def join(self, port: int) -> bool:
@@ -135,6 +136,7 @@ class _Link:
             threading.Thread(target=self._move, args=(source, target, up), name="link", daemon=True).start()
 
     def reset(self) -> None:
+        self._broken.set()
         for end in (self._client, self._upstream):
             if end is None:
                 continue
@@ -154,7 +156,7 @@ class _Link:
                 if allowed < len(data):
                     self.reset()
                     return
-            if not self.stalled.is_set():
+            if not self.stalled.is_set() and not self._broken.is_set():
                 target.shutdown(socket.SHUT_WR)
                 self._close_after_both()
         except OSError:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 SIZE_BYTES: Final = 1_048_576  # bytes; a few hundred events of 1 kB each fill it
 # The holder says when the disk is there and then waits for its input to end: no holder outlives the kit.
 _HOLD: Final = 'mount -t tmpfs -o size="$1" none "$2" && echo there && exec cat'
@@ -29,7 +30,9 @@ class SmallDisk:
     def enter(self) -> tuple[str, ...]:
         """Command prefix under which the disk is there."""
         target = str(self._holder.pid)
-        return ("nsenter", "--target", target, "--user", "--mount", "--preserve-credentials")
+        # Entering a mount namespace leads to its root; the command is to find the repository where the kit has it.
+        there = ("sh", "-c", 'cd "$0" && exec "$@"', str(ROOT))
+        return ("nsenter", "--target", target, "--user", "--mount", "--preserve-credentials", *there)
 
     @property
     def seen(self) -> Path:

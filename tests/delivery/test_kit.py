@@ -1,6 +1,7 @@
 """The kit itself: its findings, its proxy, its broker. Another client (paho) judges the broker."""
 
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,3 +323,16 @@ def test_a_small_disk_fills_and_is_gone_with_its_holder(tmp_path: Path) -> None:
     finally:
         disk.close()
     assert not disk.seen.exists()
+
+
+@pytest.mark.skipif(not small_disk.is_possible(), reason="unshare and nsenter are not there")
+def test_a_command_on_a_small_disk_begins_in_the_repository(tmp_path: Path) -> None:
+    try:
+        disk = SmallDisk(tmp_path / "disk")
+    except OSError as error:
+        pytest.skip(str(error))
+    try:
+        said = subprocess.run([*disk.enter, "pwd"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+        assert said == f"{small_disk.ROOT}\n"
+    finally:
+        disk.close()
