@@ -22,6 +22,8 @@ from contracts.contract import Contract, fingerprint
 from contracts.errors import BatchError
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument, Watermark
+from edge_agent.app import KEY_FILE
+from edge_agent.core.reserve import RESERVE_FILE
 from edge_agent.environment import AGENT_ENVIRONMENT
 from tests.delivery.agent import Account, Capability, Landed, Place, Receipt, Refusal, Status
 from tests.edge_agent.plant import CONTRACTS, ROOT, Lake, rows_of
@@ -213,7 +215,7 @@ class FieldlakeAgent:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     def durable_files(self) -> list[Path]:
-        files = [path for path in self._spool.iterdir() if path.is_file()]
+        files = [path for path in self._spool.iterdir() if path.is_file() and path.name not in (KEY_FILE, RESERVE_FILE)]
         logs = sorted((path for path in files if path.suffix == ".log"), reverse=True)
         return [*logs, *sorted(path for path in files if path not in logs)]
 
@@ -259,7 +261,16 @@ class FieldlakeAgent:
             "bundle_dir": str(self._bundle_dir),
             "spool_dir": str(self._spool),
             "status_file": str(self._status_file),
-            "source": {"file": str(self._source), "contract": PROBE, "rate_events_per_s": 0},
+            "sources": [
+                {
+                    "kind": "file",
+                    "name": "probe",
+                    "file": str(self._source),
+                    "contract": PROBE,
+                    "follow": not place.drains,
+                }
+            ],
+            "spool": {"ring_hours": 0},
             "until_drained": place.drains,
         }
 
