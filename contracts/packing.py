@@ -47,6 +47,9 @@ from contracts.microbatch import RAW_BYTES_MAX
 from contracts.wire import WireColumn
 
 PLAN_MAGIC: Final = b"FLPL"
+# Put before a frame, they let zstd's own functions read its header: an attacker's may claim a content size after all.
+ZSTD_MAGIC: Final = bytes.fromhex("28b52ffd")
+FRAME_HEADER_BYTES_MAX: Final = 14  # bytes without the magic number (RFC 8878, section 3.1.1.1)
 PLAN_BYTES_MAX: Final = 131_072  # bytes; 500 columns with their terms, and some thousand known texts
 TERMS_MAX: Final = 4  # terms per column; sums that sensors of one machine obey have two or three
 FACTOR_MAX: Final = (

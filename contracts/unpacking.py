@@ -4,7 +4,7 @@ This is the reader of those who get batches by the thousand. It was written apar
 batch with the standard library; tests let both read the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,6 +45,19 @@ _DTYPES: Final[dict[FieldType, Any]] = {
     FieldType.DOUBLE: np.dtype("<f8"),
     FieldType.BOOLEAN: np.dtype(np.bool_),
 }
+
+
+def _allowed(exponents: Iterable[int]) -> Mask:
+    """Return which of the 256 modes a stream may have."""
+    modes = np.zeros(256, dtype=np.bool_)
+    for exponent in exponents:
+        modes[exponent] = True
+        modes[exponent | CONSTANT] = exponent != RAW
+    return modes
+
+
+_PLAIN_MODES: Final = _allowed({0})
+_MODES: Final = {kind: _allowed(exponents) for kind, exponents in EXPONENTS.items()}
 
 
 class Numbers(Struct, frozen=True):
@@ -254,9 +267,8 @@ def _modes(raws: Sequence[bytes], flow: Sequence[Stream]) -> NDArray[np.uint8]:
         raise ValueError(f"expected {len(flow)} modes, found {min(map(len, raws))} bytes")
     modes = np.frombuffer(b"".join(raw[: len(flow)] for raw in raws), np.uint8).reshape(len(raws), len(flow))
     for at, stream in enumerate(flow):
-        plain = {0} if stream.validity else EXPONENTS[stream.column.type]
-        allowed = [*plain, *(exponent | CONSTANT for exponent in plain if exponent != RAW)]
-        if not np.isin(modes[:, at], allowed).all():
+        allowed = _PLAIN_MODES if stream.validity else _MODES[stream.column.type]
+        if not allowed[modes[:, at]].all():
             raise ValueError(f"{stream.column.name}: a mode is not one of its type")
     return modes
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import zstandard
 from msgspec import Struct
 
+from contracts import packing
 from contracts.contract import SEQ_COLUMN, Contract
 from contracts.microbatch import Codec, Header
 from contracts.wire import columns
@@ -132,7 +133,8 @@ def _decompress(batch: Arrived, dictionaries: Dictionaries, readers: Readers) ->
         readers[number, magicless] = zstandard.ZstdDecompressor(dict_data=dictionaries.get(number), format=form)
     try:
         # Asked before anything is inflated: the frame's own claim would decide how much memory is taken.
-        claimed = header.raw_bytes if magicless else zstandard.frame_content_size(batch.payload)
+        head = bytes(batch.payload[: packing.FRAME_HEADER_BYTES_MAX + len(packing.ZSTD_MAGIC)])
+        claimed = zstandard.frame_content_size(packing.ZSTD_MAGIC + head if magicless else head)
         if claimed not in (-1, header.raw_bytes):
             raise PayloadError(
                 "bad_payload", f"{batch.source}: header says {header.raw_bytes} bytes raw, the zstd frame {claimed}"

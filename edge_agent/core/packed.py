@@ -1,7 +1,7 @@
 """Packed rows (codec 2) written and read on the device, with nothing but the standard library; see `contracts.packing`.
 
-What is packed is what the filter has kept, some hundred rows at a time, and packing takes less time than their
-compression; so one way serves a device with numpy and one without.
+What is packed is what the filter has kept, some hundred rows at a time, for some us each; so one way serves a device
+with numpy and one without.
 """
 
 from array import array

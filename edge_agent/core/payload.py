@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import zstandard
 from msgspec import Struct
 
-from contracts import wire
+from contracts import packing, wire
 from contracts.contract import SEQ_COLUMN, Contract, FieldType
 from contracts.errors import BatchFormatError
 from contracts.microbatch import RAW_BYTES_MAX, Codec
@@ -30,7 +30,7 @@ class Purpose(Enum):
     """What a payload is made for; the value is its zstd level, and that of a payload beyond LARGE_BYTES."""
 
     WIRE = (19, 9)  # the uplink is dearer than some us of CPU per event
-    STORE = (1, 1)  # written once and mostly never read: 5 times the speed of level 3 on rows of numbers
+    STORE = (1, 1)  # written once and mostly never read; level 3 takes a third more time for 1 to 6 % fewer bytes
 
 
 class Payload(Struct, frozen=True):
@@ -45,7 +45,8 @@ class Payload(Struct, frozen=True):
 class Rows(NamedTuple):
     """Sequence numbers, and the columns of the contract by field name, differences undone; all of one length.
 
-    With arrays, required numbers and truth values are numpy arrays and every other column a list in which None is null.
+    With arrays, required numbers and truth values are numpy arrays, which may be read-only, and every other column is a
+    list in which None is null.
     """
 
     seqs: Column
@@ -118,7 +119,8 @@ class PayloadDecoder:
         reader = _decompressor(self._dictionary if packed else b"", packed)
         try:
             # Asked before anything is inflated: the frame's own claim would decide how much memory is taken.
-            claimed = raw_bytes if packed else zstandard.frame_content_size(payload)
+            head = packing.ZSTD_MAGIC + payload[: packing.FRAME_HEADER_BYTES_MAX] if packed else payload
+            claimed = zstandard.frame_content_size(head)
             if claimed not in (-1, raw_bytes):
                 raise BatchFormatError(f"{self._label}: expected {raw_bytes} bytes, its frame claims {claimed}")
             raw = reader.decompress(payload, max_output_size=max(1, raw_bytes), allow_extra_data=False)

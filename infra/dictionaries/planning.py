@@ -21,7 +21,6 @@ from contracts.contract import INTEGERS, Contract, FieldType, fingerprint
 from contracts.packing import BASE_MAX, FACTOR_MAX, INTEGER_EXPONENTS, TEXT_CHARS_MAX, TEXTS_MAX, Plan, Planned, Term
 from contracts.wire import WireColumn
 
-ROWS_MAX: Final = 4_000  # rows looked at; an entropy of 10 bits is known to some hundredths by then
 PAIRS_MAX: Final = 24  # columns; with more, two-term sums (the cube of it) would take minutes
 SAVED_BITS_MIN: Final = 0.15  # bits per row and term; less is chance
 ENTROPY_BITS_MIN: Final = 0.5  # bits per row; a column with less is the same nearly everywhere, whatever its neighbour
@@ -44,10 +43,13 @@ class Step(Struct, frozen=True):
     saved_bits: float
 
 
-def learn(contract: Contract, columns: Mapping[str, Sequence[Any] | NDArray[Any]], tenant: str) -> Plan:
-    """Return a plan for rows like these, in the order in which their origin observed them."""
+def learn(contract: Contract, columns: Mapping[str, Sequence[Any] | NDArray[Any]], tenant: str, look_rows: int) -> Plan:
+    """Return a plan for rows like these, in the order in which their origin observed them.
+
+    The first `look_rows` of them decide on numbers and order, all of them on the texts worth knowing beforehand.
+    """
     wired = wire.columns(contract)
-    shown = {name: values[:ROWS_MAX] for name, values in columns.items()}
+    shown = {name: values[:look_rows] for name, values in columns.items()}
     numbers = {at: _whole(column, shown[column.name]) for at, column in enumerate(wired) if _is_whole(column)}
     steps = {step.column: step for step in _chosen(list(_candidates(numbers)))}
     personal = {field.name for field in contract.fields if field.classification == PERSONAL}

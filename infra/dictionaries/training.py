@@ -2,8 +2,10 @@
 
 1. Each origin's rows are parted by position: what came first teaches, the last HELD_OUT_SHARE only measures.
 2. Personal texts of the teaching rows are masked.
-3. A plan is learnt (`planning`), and the rows are packed by it in batches of the sizes that devices send.
-4. zstd trains a dictionary on those in each of SIZES_BYTES; the one that packs the end of the teaching rows best stays.
+3. Plans are learnt (`planning`) from LOOKED_AT_ROWS; what a plan makes small is tried, not only reckoned: the rows are
+   packed by each in batches of the sizes that devices send, zstd trains on those, and the plan that packs the end of
+   the teaching rows best stays.
+4. In the same way the size of the dictionary is chosen from SIZES_BYTES.
 5. The held-out rows are packed with and without it. When that does not make them smaller, there is no dictionary.
 """
 
@@ -18,7 +20,7 @@ from msgspec import Struct
 
 from contracts.contract import SEQ_COLUMN, Contract, FieldType
 from contracts.microbatch import HEADER_BYTES
-from contracts.packing import with_plan
+from contracts.packing import Plan, with_plan
 from edge_agent.core.packed import Packer
 from edge_agent.core.payload import PayloadEncoder
 from edge_agent.core.record_batch import Column
@@ -30,6 +32,7 @@ HELD_OUT_SHARE: Final = 0.25
 CHOOSING_SHARE: Final = 0.2  # of the teaching rows
 ROWS_MIN: Final = 400  # rows; with fewer, what was learnt is chance and what is held out measures nothing
 ROWS_MAX: Final = 16_000  # rows that teach; more changes the dictionary little and takes longer
+LOOKED_AT_ROWS: Final = (1_000, 4_000)  # few rows show what is near, more what holds for all; neither is always better
 SIZES_BYTES: Final = (16_384, 65_536)  # rows of numbers do with the first, of text with the second; more gains nothing
 BATCH_ROWS: Final = (2, 10, 40, 100, 10, 50, 200, 20)  # rows per sample, in turn: what flushes of all kinds hold
 BATCH_OFFSETS: Final = (0, 3)  # every row is shown twice, in different company
@@ -116,23 +119,28 @@ def judge(contract: Contract, origins: Sequence[Rows], data: bytes, sizes: Seque
 
 def _learn(contract: Contract, teaching: Sequence[Rows], tenant: str) -> tuple[int, bytes]:
     # One origin after the other: between two of them a difference is now and then large, as at a batch's beginning.
-    plan = learn(contract, _joined(contract, teaching), tenant)
-    packer = Packer(contract, with_plan(b"", plan))
-    samples = [_packed(packer, batch) for rows in teaching for batch in _batches(rows)]
-    digest = hashlib.sha256(b"".join((tenant.encode(), with_plan(b"", plan), *samples))).digest()
-    # The id follows from what it was trained on: the same id can never mean two dictionaries.
-    number = int.from_bytes(digest[:4], "big") & ID_BITS | ID_MIN
+    joined = _joined(contract, teaching)
+    plans = [learn(contract, joined, tenant, rows) for rows in LOOKED_AT_ROWS]
     ends = [round(len(rows) * (1 - CHOOSING_SHARE)) for rows in teaching]
     taught = [rows.part(0, end) for rows, end in zip(teaching, ends, strict=True)]
     choosing = [rows.part(end, len(rows)) for rows, end in zip(teaching, ends, strict=True)]
-    early = [_packed(packer, batch) for rows in taught for batch in _batches(rows)]
 
-    def worth(size_bytes: int) -> float:
-        data = with_plan(_trained(contract, early, size_bytes, number), plan)
+    def worth(plan: Plan, size_bytes: int) -> float:
+        data = with_plan(_trained(contract, _samples(contract, plan, taught), size_bytes, ID_MIN), plan)
         return sum(outcome.after_bytes for outcome in judge(contract, choosing, data, JUDGED_BATCH_ROWS[:2]))
 
-    best = min(SIZES_BYTES, key=worth)
+    plan = min(dict.fromkeys(plans), key=lambda plan: worth(plan, SIZES_BYTES[0]))
+    best = min(SIZES_BYTES, key=lambda size_bytes: worth(plan, size_bytes))
+    samples = _samples(contract, plan, teaching)
+    digest = hashlib.sha256(b"".join((tenant.encode(), with_plan(b"", plan), *samples))).digest()
+    # The id follows from what it was trained on: the same id can never mean two dictionaries.
+    number = int.from_bytes(digest[:4], "big") & ID_BITS | ID_MIN
     return number, with_plan(_trained(contract, samples, best, number), plan)
+
+
+def _samples(contract: Contract, plan: Plan, origins: Sequence[Rows]) -> list[bytes]:
+    packer = Packer(contract, with_plan(b"", plan))
+    return [_packed(packer, batch) for rows in origins for batch in _batches(rows)]
 
 
 def _trained(contract: Contract, samples: Sequence[bytes], size_bytes: int, number: int) -> bytes:

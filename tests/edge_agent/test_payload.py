@@ -17,6 +17,7 @@ from contracts.microbatch import BATCH_BYTES_MAX, RAW_BYTES_MAX, Codec
 from edge_agent.core.events import Reader
 from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
 from edge_agent.core.sealing import Sealer
+from flink_jobs.triggers.preselect.decoding import Batch, Decoder
 from lakehouse.decode import Arrived, decode
 from tests.edge_agent.plant import CONTRACTS, ROOT, lines_of, reading, rows_of
 from tests.edge_agent.rows_of_everything import EVERYTHING, ROWS, SEQS, columns_of, same, seqs_of
@@ -99,13 +100,31 @@ def test_a_payload_that_is_not_what_is_said_of_it_is_refused(purpose: Purpose) -
             decoder.decode(*wrong)
 
 
-def test_a_bomb_is_not_inflated() -> None:
-    for form in (zstandard.FORMAT_ZSTD1, zstandard.FORMAT_ZSTD1_MAGICLESS):
-        parameters = zstandard.ZstdCompressionParameters(format=form)
-        bomb = zstandard.ZstdCompressor(compression_params=parameters).compress(bytes(2 * RAW_BYTES_MAX))
-        for codec in Codec:
-            with pytest.raises(BatchFormatError):
-                PayloadDecoder(CONTRACTS["clicks"]).decode(bomb, 1, 1_000, codec)
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("content_size", [False, True])
+def test_a_bomb_is_not_inflated_whatever_its_frame_claims(codec: Codec, content_size: bool) -> None:
+    form = zstandard.FORMAT_ZSTD1_MAGICLESS if codec is Codec.PACKED_ZSTD else zstandard.FORMAT_ZSTD1
+    parameters = zstandard.ZstdCompressionParameters(format=form, write_content_size=content_size)
+    bomb = zstandard.ZstdCompressor(compression_params=parameters).compress(bytes(2 * RAW_BYTES_MAX))
+    header = microbatch.Header(1, 1, 0, 1, 1, 1_000, 1, codec=codec)
+    with pytest.raises(BatchFormatError):
+        PayloadDecoder(CONTRACTS["clicks"]).decode(bomb, header.rows, header.raw_bytes, header.codec)
+    with pytest.raises(BatchFormatError):
+        Decoder(CONTRACTS["clicks"], {}).decode([Batch("device", header, bomb)])
+    _, refused = decode([Arrived("device", "t/0/0", header, memoryview(bomb), bomb)], CONTRACTS["clicks"], {})
+    assert [letter.reason for letter in refused] == ["bad_payload"]
+
+
+def test_a_frame_that_claims_more_than_there_is_memory_is_refused() -> None:
+    # Single segment, content size in 8 bytes: 2**62; then one empty last block.
+    frame = bytes([0b1110_0000, *(2**62).to_bytes(8, "little"), 1, 0, 0])
+    header = microbatch.Header(1, 1, 0, 1, 1, 1_000, 1, codec=Codec.PACKED_ZSTD)
+    with pytest.raises(BatchFormatError, match="claims"):
+        PayloadDecoder(CONTRACTS["clicks"]).decode(frame, 1, 1_000, Codec.PACKED_ZSTD)
+    with pytest.raises(BatchFormatError, match="not of 1000 bytes"):
+        Decoder(CONTRACTS["clicks"], {}).decode([Batch("device", header, frame)])
+    _, refused = decode([Arrived("device", "t/0/0", header, memoryview(frame), frame)], CONTRACTS["clicks"], {})
+    assert [letter.reason for letter in refused] == ["bad_payload"]
 
 
 def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None:

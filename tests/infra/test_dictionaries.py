@@ -58,7 +58,7 @@ def rows(seed: int, count: int = 800) -> Rows:
 
 def test_a_plan_finds_what_columns_have_in_common() -> None:
     sample = rows(1)
-    plan = learn(PRESS, {"seq": sample.seqs, **sample.columns}, "default")
+    plan = learn(PRESS, {"seq": sample.seqs, **sample.columns}, "default", 4_000)
     packing.check_plan(plan, PRESS)
     columns = wire.columns(PRESS)
     found = {columns[planned.column].name: planned for planned in plan.columns}
@@ -75,7 +75,7 @@ def test_a_plan_finds_what_columns_have_in_common() -> None:
 def test_a_clock_that_goes_in_leaps_gives_a_plan_that_can_be_read_again() -> None:
     sample = rows(1)
     leaps = {"occurred_at": sample.seqs * 3_600_000_001}  # an hour an event, and never a whole millisecond
-    plan = learn(PRESS, {"seq": sample.seqs, **sample.columns, **leaps}, "default")
+    plan = learn(PRESS, {"seq": sample.seqs, **sample.columns, **leaps}, "default", 800)
     assert packing.embedded_plan(packing.with_plan(b"", plan)) == plan
 
 

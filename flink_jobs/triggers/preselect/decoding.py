@@ -18,7 +18,7 @@ from contracts import wire
 from contracts.contract import Contract, FieldType
 from contracts.errors import BatchFormatError, ContractError
 from contracts.microbatch import Codec, Header
-from contracts.packing import Plan, plan_of
+from contracts.packing import FRAME_HEADER_BYTES_MAX, ZSTD_MAGIC, Plan, plan_of
 from contracts.unpacking import Numbers, Texts, unpack
 
 ARROW_TYPES: Final = {
@@ -109,7 +109,8 @@ class Decoder:
         if packed and not header.rows:
             return b""
         try:
-            if not packed and zstandard.frame_content_size(batch.payload) not in (-1, header.raw_bytes):
+            head = ZSTD_MAGIC + batch.payload[:FRAME_HEADER_BYTES_MAX] if packed else batch.payload
+            if zstandard.frame_content_size(head) not in (-1, header.raw_bytes):
                 raise BatchFormatError(f"batch at seq {header.first_seq}: its frame is not of {header.raw_bytes} bytes")
             raw = self._decompressor(header.dictionary_id, packed).decompress(
                 batch.payload, max_output_size=max(1, header.raw_bytes), allow_extra_data=False
