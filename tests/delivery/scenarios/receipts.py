@@ -60,12 +60,14 @@ def receipts_in_parts_repeated_and_broken(site: Site, case: Case) -> None:
     for _ in range(100):
         site.send_receipt()
     case.until("D-089", lambda: site.agent.status().backlog == 0, lambda: str(site.agent.status()), 10)
+    site.answers = True  # what the agent has to say by itself meanwhile, its ledger, is receipted too
+    packets = site.agent.landing.packets()
     site.send_receipt(Receipt.HALF)
     observe(2.5)
-    case.check("D-090", lambda: site.agent.status().backlog == 0, site.agent.status())
+    case.until("D-090", lambda: site.agent.status().backlog == 0, lambda: str(site.agent.status()), 10)
+    case.check("D-090", site.agent.landing.packets() == packets, "events were sent again")
     site.send_receipt(Receipt.GARBAGE)
     case.until("D-091", lambda: bool(site.agent.status().last_error), lambda: str(site.agent.status()), 10)
-    site.answers = True
     site.deliver(case, 60, 80)
     case.until("D-089", lambda: site.has(0, 80), site.absent(0, 80))
     case.check("D-091", site.agent.wait(0) is None, "it has ended")
