@@ -270,12 +270,24 @@ class Courier:
         except WatermarkError as error:
             self._say(str(error))
             return
+        if ack.origin != self._device:
+            self._say(
+                f"acknowledgement is of {ack.origin!r}, this is {self._device!r}: it frees nothing, check the broker"
+            )
+            return
         self.ack = ack
+        observed = self._spool.observed
         for mark in ack.watermarks:
             if mark.epoch == self._spool.epoch:
-                self._committed[mark.contract] = ranges.union(
-                    (*self._committed.get(mark.contract, ()), *mark.committed)
-                )
+                end = observed.get(mark.contract, 0)
+                if mark.committed and mark.committed[-1][1] > end:
+                    self._say(
+                        f"acknowledgement of {mark.contract} up to {mark.committed[-1][1]}, the spool goes to {end}: "
+                        "another device has this name, or files of the spool are gone: move it away to begin anew"
+                    )
+                # What is not there yet cannot be held: it would be freed as soon as it is.
+                known = tuple((first, min(last, end)) for first, last in mark.committed if first < end)
+                self._committed[mark.contract] = ranges.union((*self._committed.get(mark.contract, ()), *known))
             elif mark.epoch > self._spool.epoch:
                 self._say(
                     f"acknowledgement of {mark.contract} names epoch {mark.epoch}, the spool has {self._spool.epoch}: "

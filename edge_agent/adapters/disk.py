@@ -1,16 +1,37 @@
 """The spool's folder on a real file system."""
 
+import fcntl
 import os
 from pathlib import Path
+from typing import Final
+
+from edge_agent.errors import SpoolError
+
+LOCK_FILE: Final = "lock"
 
 
 class FolderDisk:
-    """Implements `ports.Disk`. Files are kept for their owner alone: they hold personal data."""
+    """Implements `ports.Disk`. Files are kept for their owner alone: they hold personal data.
+
+    One process at a time: two would give the same numbers to different events. Raises SpoolError for the second.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        self._lock = os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # held until the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise SpoolError(
+                f"spool {folder}: another process has it open: stop that one, or give each device a folder of its own"
+            ) from error
         self._unsynced_names: set[str] = set()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._lock)
 
     def names(self) -> list[str]:
         return os.listdir(self._folder)

@@ -70,7 +70,10 @@ def recover(disk: Disk, names: list[str]) -> Recovered:
     for number in deleted:
         disk.delete(segment_name(number))
         disk.delete(index_name(number))
-    numbers = sorted(int(name[8:-4]) for name in names if name.startswith("segment-") and name.endswith(".log"))
+    # An index without its segment still says which numbers are taken, and that their events are gone.
+    numbers = sorted(
+        {int(name[8:-4]) for name in names if name.startswith("segment-") and name.endswith((".log", ".idx"))}
+    )
     found = [_read(disk, names, number) for number in numbers if number not in deleted]
     checkpoint = cursor.checkpoint if cursor is not None else None
     segments: list[Segment] = []
@@ -113,7 +116,7 @@ def _read(disk: Disk, names: list[str], number: int) -> "tuple[Segment, Summary]
     summary = _summary(disk, number) if index_name(number) in names else None
     if summary is None:
         return _salvaged(disk, names, number)
-    segment = Segment(number, disk.size(segment_name(number)))
+    segment = Segment(number, disk.size(segment_name(number)) if segment_name(number) in names else 0)
     segment.first_number, segment.records = summary.first_number, summary.records
     segment.ranges, segment.settled = summary.ranges, summary.settled
     segment.first_ms, segment.last_ms, segment.times_us = summary.first_ms, summary.last_ms, summary.times_us
@@ -133,15 +136,17 @@ def _summary(disk: Disk, number: int) -> Summary | None:
 
 def _salvaged(disk: Disk, names: list[str], number: int) -> _Salvaged:
     """Read a segment that a crash left open, and cut off what was never durable."""
-    data = disk.read(segment_name(number))
+    is_there = segment_name(number) in names
+    data = disk.read(segment_name(number)) if is_there else b""
     found = scan(data)
     index: dict[int, Indexed] = {}
     if index_name(number) in names:
         index = {entry.meta.number: entry for entry in scan_index(disk.read(index_name(number)))}
     if _is_torn(data, found, index):
         disk.truncate(segment_name(number), found.good_end)
-    # A process killed between append and sync left records that a reader sees and a power cut would still take.
-    disk.sync(segment_name(number))
+    if is_there:
+        # A process killed between append and sync left records that a reader sees and a power cut would still take.
+        disk.sync(segment_name(number))
     whole = {entry.meta.number: entry for entry in found.frames}
     return _Salvaged(
         number=number,

@@ -22,6 +22,7 @@ from contracts.contract import Contract, fingerprint
 from contracts.errors import BatchError
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument, Watermark
+from edge_agent.adapters.disk import LOCK_FILE
 from edge_agent.app import KEY_FILE
 from edge_agent.core.reserve import RESERVE_FILE
 from edge_agent.environment import AGENT_ENVIRONMENT
@@ -138,6 +139,9 @@ class FieldlakeLanding:
         return AckDocument(device, (Watermark(device, contract, epoch, committed, 1, 0),))
 
 
+NO_DATA: Final = frozenset({KEY_FILE, RESERVE_FILE, LOCK_FILE})  # of the spool's folder
+
+
 class FieldlakeAgent:
     """One agent process over one followed file."""
 
@@ -215,7 +219,7 @@ class FieldlakeAgent:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     def durable_files(self) -> list[Path]:
-        files = [path for path in self._spool.iterdir() if path.is_file() and path.name not in (KEY_FILE, RESERVE_FILE)]
+        files = [path for path in self._spool.iterdir() if path.is_file() and path.name not in NO_DATA]
         logs = sorted((path for path in files if path.suffix == ".log"), reverse=True)
         return [*logs, *sorted(path for path in files if path not in logs)]
 

@@ -35,16 +35,9 @@ _SAVES_LATE: Final = "the queue is written every 30 minutes and at a clean end"
 
 KNOWN: Final[dict[str, dict[str, str]]] = {
     "fieldlake": {
-        "D-086": "the device that a receipt names is not compared with its own name",
-        "D-092": "what a receipt names is remembered, and frees later events that come under these numbers",
         "D-094": "a restart sends its whole backlog as soon as the link is up, before the retained receipt has come",
-        "D-105": "nothing keeps a second process from the spool; both give the same numbers to their records",
-        "D-118": "the newest segment is known by its own file alone: without it its numbers are given again",
         "D-120": "with spool.json alone left, the spool begins at 0 in the old epoch and says nothing",
-        "D-130": "a receipt that lets a segment go replaces cursor.json, and that write may fail: it ends the agent",
-        "D-133": "see D-130: it must be restarted",
         "D-143": "the epoch is the clock's second at which the spool was made",
-        "D-195": "the TLS context allows what the library allows, which is 1.2 and newer",
     },
     "mosquitto-bridge": _BRIDGE
     | {

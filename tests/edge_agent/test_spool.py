@@ -223,7 +223,7 @@ def test_the_last_segment_goes_once_it_takes_no_more_records(disk: Disk) -> None
     assert spool.free(held(0, 1), NOW_MS) == ()
     spool.finish()
     assert spool.free(held(0, 1), NOW_MS) == (1,)
-    assert sorted(disk.names()) == ["cursor.json", "spool.json"]
+    assert set(disk.names()) - {"lock"} == {"cursor.json", "spool.json"}
     again = open_spool(disk, WANTED)
     assert (again.observed, again.held("telemetry"), again.size_bytes) == (group(1).meta.next_seq, ((0, 20),), 0)
     assert again.counts == spool.counts
@@ -301,6 +301,31 @@ def test_the_spool_of_an_older_agent_is_refused(disk: Disk) -> None:
     disk.replace("spool.json", b'{"device":"device","contract":"telemetry","source_crc32":7,"epoch":100}')
     with pytest.raises(SpoolError, match="format 1, this agent writes 2: drain it"):
         open_spool(disk, WANTED)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_index_whose_segment_is_gone_still_holds_its_numbers(finished: bool) -> None:
+    disk = MemoryDisk()
+    spool = filled(disk, 3)
+    if finished:
+        spool.finish()
+    del disk.files[segment_name(1)]
+    again = open_spool(disk, WANTED)
+    assert again.observed == group(2).meta.next_seq
+    assert numbers(again) == [0, 1, 2]
+    for batch in loaded(again)[0]:
+        with pytest.raises(FileNotFoundError):
+            again.read(batch)
+        assert again.damage(batch).rows == batch.rows
+    assert open_spool(disk, WANTED).observed == group(2).meta.next_seq
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    first = FolderDisk(tmp_path)
+    with pytest.raises(SpoolError, match="another process has it open"):
+        FolderDisk(tmp_path)
+    first.close()
+    FolderDisk(tmp_path).close()
 
 
 def test_a_spool_without_its_identity_is_never_started_anew(disk: Disk) -> None:

@@ -27,6 +27,8 @@ class MemoryDisk:
         return list(self.files)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         data = self.files[name]
         return data[offset:] if length is None else data[offset : offset + length]
 
