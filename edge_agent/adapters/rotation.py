@@ -6,7 +6,6 @@ child puts into the agent's inbox), asks it for the `credentials` of every conne
 """
 
 import logging
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -126,6 +125,8 @@ class Rotation:
                 self._discard()
 
     def _make(self) -> None:
+        import subprocess  # once in weeks; 1 MB that the agent need not have until then
+
         command = (sys.executable, "-m", "edge_agent.enrolment", "request")
         try:
             done = subprocess.run(
