@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -55,6 +56,9 @@ def run(config: AgentConfig) -> int:
         Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
         config.spool.quota_bytes,
     )
+    if spool.recovered.newest is None:
+        # Its epoch is this second: a spool that is made after it must not have the same.
+        time.sleep(1.0 - time.time() % 1.0)
     intake = Intake(_plan(config, spool.epoch), spool.recovered.newest)
     inbox = QueueInbox()
     reception = Reception(

@@ -207,8 +207,8 @@ class Courier:
             if self._packet_bytes_max is not None and len(data) + 128 > self._packet_bytes_max:
                 self.window.answered(batch.id, Event.REFUSED, now_s)
                 self._say(
-                    f"batch {batch.contract} {batch.first_seq}: {len(data)} bytes, the broker takes packets up to "
-                    f"{self._packet_bytes_max}: raise its limit, the batch is held until a restart"
+                    f"batch {batch.contract} {batch.first_seq}: too large for the broker: {len(data)} bytes, it takes "
+                    f"packets up to {self._packet_bytes_max}: raise its limit, the batch is held until a restart"
                 )
                 continue
             message = self._uplink.publish(data)
@@ -281,13 +281,15 @@ class Courier:
             if mark.epoch == self._spool.epoch:
                 end = observed.get(mark.contract, 0)
                 if mark.committed and mark.committed[-1][1] > end:
+                    # Not about this spool, then: what it calls held may be anything.
                     self._say(
                         f"acknowledgement of {mark.contract} up to {mark.committed[-1][1]}, the spool goes to {end}: "
                         "another device has this name, or files of the spool are gone: move it away to begin anew"
                     )
-                # What is not there yet cannot be held: it would be freed as soon as it is.
-                known = tuple((first, min(last, end)) for first, last in mark.committed if first < end)
-                self._committed[mark.contract] = ranges.union((*self._committed.get(mark.contract, ()), *known))
+                    continue
+                self._committed[mark.contract] = ranges.union(
+                    (*self._committed.get(mark.contract, ()), *mark.committed)
+                )
             elif mark.epoch > self._spool.epoch:
                 self._say(
                     f"acknowledgement of {mark.contract} names epoch {mark.epoch}, the spool has {self._spool.epoch}: "

@@ -19,7 +19,7 @@ class FolderDisk:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self._lock = os.open(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # held until the process ends
+        self._lock = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CREAT, 0o600)  # held until the process ends
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

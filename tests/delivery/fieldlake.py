@@ -23,6 +23,7 @@ from contracts.errors import BatchError
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument, Watermark
 from edge_agent.adapters.disk import LOCK_FILE
+from edge_agent.adapters.followed_file import HEAD_BYTES
 from edge_agent.app import KEY_FILE
 from edge_agent.core.reserve import RESERVE_FILE
 from edge_agent.environment import AGENT_ENVIRONMENT
@@ -201,10 +202,15 @@ class FieldlakeAgent:
 
     def forget_accepted(self) -> None:
         lines = self._source.read_bytes().split(b"\n")
-        # The first line stays: the agent knows its source by it.
-        for at in range(1, self.accepted()):
-            lines[at] = b"x" * len(lines[at])
-        self._source.write_bytes(b"\n".join(lines))
+        # The beginning stays: the agent knows a followed file by it.
+        offset = 0
+        for at in range(self.accepted()):
+            length = len(lines[at])
+            if offset > HEAD_BYTES:
+                lines[at] = b"x" * length
+            offset += length + 1
+        with self._source.open("r+b") as file:
+            file.write(b"\n".join(lines))
 
     def status(self) -> Status:
         report = self._report()
