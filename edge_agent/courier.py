@@ -23,7 +23,7 @@ from edge_agent.ports import Uplink
 
 LOADED_BATCHES_MAX: Final = 3_072  # batches; three segments of places, about 1.5 MB of memory
 BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is loaded before these are sent
-ACK_GRACE_S: Final = 1.0  # s; after subscribing, how long a retained acknowledgement may take before resends begin
+ACK_GRACE_S: Final = 1.0  # s; after connecting, how long a retained acknowledgement may take before anything is sent
 LOST_SETTLE_S: Final = 30.0  # s; batches of an earlier process that were under way are committed by then, or never
 ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
 EXPIRE_S: Final = 60.0  # s; how often what has grown too old is looked for when no acknowledgement comes
@@ -140,6 +140,8 @@ class Courier:
         match event:
             case LinkUp(link=link) if link == self._uplink.link:
                 self.link_up, self._failures = True, 0
+                # Nothing goes before the broker had the time to say what the lake holds already.
+                self._resume_s = self._clock.monotonic_s() + ACK_GRACE_S
                 self.window.window, self._packet_bytes_max = event.window, event.packet_bytes_max
                 _log.info("connected, %d batches and %d segments to send", len(self.window), len(self._waiting))
             case LinkDown(link=link) if link == self._uplink.link and self._connect_s is None:
@@ -197,7 +199,9 @@ class Courier:
             self._damaged(loaded.damages)
 
     def _send(self, now_s: float) -> None:
-        while self.link_up and (sending := self.window.take(now_s)) is not None:
+        if not self.link_up or self._resume_s is not None:
+            return
+        while (sending := self.window.take(now_s)) is not None:
             batch = sending.batch
             data = self._bytes_of(sending)
             if data is None:

@@ -29,6 +29,13 @@ from edge_agent.core.unsealing import Unsealer
 QUARANTINE: Final = "quarantine"
 
 
+class StoredRows(Struct, frozen=True):
+    """Events that stay on the device, packed, and what a record's metadata says of them."""
+
+    ref: StoredRef
+    data: bytes
+
+
 class Plan(Struct, frozen=True):
     """What the bundle says about a device's streams. `dictionaries` are zstd dictionaries by contract id."""
 
@@ -141,8 +148,8 @@ class Intake:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
-        The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step`
-        says what has to be given up. `producers` is what holds once the lines are durable.
+        The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step` says what has
+        to be given up. `producers` is what holds once the lines are durable.
         """
         if producers is not None:
             self._producers = producers
@@ -159,9 +166,7 @@ class Intake:
             stored += self._stored(stream, taken)
         due = self._owed.take_due(sealed_at_ms, final=ends)
         if due:
-            batches += self._derived(
-                self._plan.ledger, entry_rows(self._plan.ledger, due, self._plan.epoch), sealed_at_ms
-            )
+            batches += self._entries(due, sealed_at_ms)
         if not batches:
             return None
         meta = self._meta(batches, tuple(c for _, taken in parts for c in taken.explained.counts), due, sealed_at_ms)
@@ -196,9 +201,7 @@ class Intake:
             said += damage.again
         due = tuple(rest for one in said if (rest := one.counted()).counts)
         if due:
-            batches += self._derived(
-                self._plan.ledger, entry_rows(self._plan.ledger, due, self._plan.epoch), sealed_at_ms
-            )
+            batches += self._entries(due, sealed_at_ms)
         meta = self._meta(batches, tuple(counts), due, sealed_at_ms)
         settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
         return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches), is_account=True)
@@ -218,10 +221,10 @@ class Intake:
             batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)
         return batches
 
-    def _stored(self, stream: Stream, taken: Taken) -> "list[StoredRows]":
+    def _stored(self, stream: Stream, taken: Taken) -> list[StoredRows]:
         return [self._block(stream.plan.source.id, taken, *rest) for rest in taken.rest if len(rest[0])]
 
-    def _block(self, source: str, taken: Taken, events: Events, windowed: bool) -> "StoredRows":
+    def _block(self, source: str, taken: Taken, events: Events, windowed: bool) -> StoredRows:
         payload = self._sealers[source].store(events.seqs, events.columns)
         ref = StoredRef(
             source,
@@ -285,13 +288,6 @@ class Intake:
         for _, taken in parts:
             wire = add_wire(wire, Wire(json_bytes=taken.kept_json_bytes, observed_json_bytes=taken.observed_json_bytes))
         return wire
-
-
-class StoredRows(Struct, frozen=True):
-    """Events that stay on the device, packed, and what a record's metadata says of them."""
-
-    ref: StoredRef
-    data: bytes
 
 
 def _ref(batch: SealedBatch) -> BatchRef:

@@ -163,6 +163,45 @@ class OpenWindows(Generic[PartT]):
                 heapq.heappush(heap, (-smaller, place))
 
 
+class StreamWindows(Generic[PartT]):
+    """The open windows of one stream: what both profiles' `Windows` share.
+
+    `marks` are what was open when an earlier process ended; those that none of the plans owns any more are `orphans`,
+    whose events the caller must account for.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[Windows],
+        marks: Iterable[WindowMark],
+        aggregate: Callable[[Windows], Aggregate[PartT]],
+        limits: Limits,
+    ) -> None:
+        self._plans = tuple(plans)
+        self.sensors = tuple(dict.fromkeys(sensor for plan in plans for sensor in plan.sensors))
+        self._open = OpenWindows(self._plans, marks, aggregate, limits)
+        self.orphans = self._open.orphans
+        self.resume_seq = self._open.resume_seq
+        self.is_whole = self._open.is_whole
+        self.forgo = self._open.forgo
+        self.coarsen = self._open.coarsen
+        self.close_all = self._open.close_all
+
+    @property
+    def marks(self) -> tuple[WindowMark, ...]:
+        """What is open."""
+        return self._open.marks
+
+    @property
+    def size_bytes(self) -> int:
+        """What the values of all that is open take."""
+        return self._open.size_bytes
+
+    def _places(self, plan: Windows) -> list[int]:
+        """Return the columns of a plan's sensors."""
+        return [self.sensors.index(sensor) for sensor in plan.sensors]
+
+
 def _kind_of(plan: Windows, aggregate: Callable[[Windows], Aggregate[PartT]]) -> Kind[PartT]:
     if plan.kind is WindowKind.SESSION:
         return Sessions(plan, lambda: aggregate(plan))

@@ -116,10 +116,6 @@ class Spool:
         """How many events of each stream the durable records account for."""
         return dict(self._checkpoint.newest.next_seq) if self._checkpoint is not None else {}
 
-    def held(self, contract: str) -> RangeSet:
-        """Return what the lake was known to hold of a stream when that was last written down."""
-        return self._held.get(contract, ())
-
     @property
     def counts(self) -> tuple[Count, ...]:
         """Everything that records of this epoch accounted for, deleted ones too."""

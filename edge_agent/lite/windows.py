@@ -6,7 +6,7 @@ from typing import Final
 from contracts import bundle
 from edge_agent.core.held import ClosedWindow
 from edge_agent.core.marks import WindowMark
-from edge_agent.core.open_windows import Limits, OpenWindows
+from edge_agent.core.open_windows import Limits, StreamWindows
 from edge_agent.lite.aggregates import of_plan
 from edge_agent.lite.parts import Part, Readings, by_subject, parts_of
 
@@ -14,35 +14,14 @@ from edge_agent.lite.parts import Part, Readings, by_subject, parts_of
 LITE_LIMITS: Final = Limits(size_bytes=1_048_576, span_rows=100_000)
 
 
-class Windows:
-    """The open windows of one stream.
-
-    `marks` are what was open when an earlier process ended; those that none of the plans owns any more are `orphans`,
-    whose events the caller must account for.
-    """
+class Windows(StreamWindows[Part]):
+    """The open windows of one stream, see `StreamWindows`."""
 
     def __init__(
         self, plans: Sequence[bundle.Windows], marks: Iterable[WindowMark] = (), limits: Limits | None = None
     ) -> None:
-        self._plans = tuple(plans)
-        self.sensors = tuple(dict.fromkeys(sensor for plan in plans for sensor in plan.sensors))
-        self._places = [[self.sensors.index(sensor) for sensor in plan.sensors] for plan in self._plans]
-        self._open: OpenWindows[Part] = OpenWindows(self._plans, marks, of_plan, limits or LITE_LIMITS)
-        self.orphans = self._open.orphans
-        self.resume_seq = self._open.resume_seq
-        self.is_whole = self._open.is_whole
-        self.coarsen = self._open.coarsen
-        self.close_all = self._open.close_all
-
-    @property
-    def marks(self) -> tuple[WindowMark, ...]:
-        """What is open."""
-        return self._open.marks
-
-    @property
-    def size_bytes(self) -> int:
-        """What the values of all that is open take."""
-        return self._open.size_bytes
+        super().__init__(plans, marks, of_plan, limits or LITE_LIMITS)
+        self._columns = [self._places(plan) for plan in self._plans]
 
     def refill(self, readings: Readings) -> None:
         """Put values back into windows whose marks were restored; events of windows closed since are passed over."""
@@ -57,4 +36,4 @@ class Windows:
 
     def _parts(self, readings: Readings) -> Iterable[Iterable[Part]]:
         events = by_subject(readings)
-        return [parts_of(events, plan, places) for plan, places in zip(self._plans, self._places, strict=True)]
+        return [parts_of(events, plan, places) for plan, places in zip(self._plans, self._columns, strict=True)]

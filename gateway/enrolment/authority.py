@@ -17,8 +17,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from gateway.enrolment import papers
 from gateway.enrolment.core.model import Certificate, RevokedSerial
 from gateway.errors import AuthorityError, RequestError
 
@@ -62,9 +63,9 @@ class Authority:
         # Certificates count whole seconds.
         begin = now - min(BACKDATED_MAX, valid * BACKDATED_SHARE)
         certificate = (
-            _builder(common_name, self._certificate.subject, key, begin, now + valid)
+            papers.builder(common_name, self._certificate.subject, key, begin, now + valid)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(papers.usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(self._identifier(), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -179,17 +180,14 @@ def _make(name: str, key_file: Path, certificate_file: Path, now: dt.datetime) -
     key = ec.generate_private_key(ec.SECP256R1())
     subject = f"Fieldlake {name} {os.urandom(4).hex()}"
     certificate = (
-        _builder(subject, _name(subject), key.public_key(), now - BACKDATED_MAX, now + CA_VALID)
+        papers.builder(subject, papers.named(subject), key.public_key(), now - BACKDATED_MAX, now + CA_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(papers.usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
-    )
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     # The certificate takes its name last, after a crash by the next call: one without its key is refused above.
     write_file(certificate_file.with_suffix(".next"), certificate.public_bytes(serialization.Encoding.PEM), PUBLIC_MODE)
-    write_file(key_file, key_pem, PRIVATE_MODE)
+    write_file(key_file, papers.key_pem(key), PRIVATE_MODE)
     certificate_file.with_suffix(".next").replace(certificate_file)
 
 
@@ -221,39 +219,6 @@ def _key_of(csr_pem: str) -> ec.EllipticCurvePublicKey:
 def _key_sha256(key: ec.EllipticCurvePublicKey) -> str:
     encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).hexdigest()
-
-
-def _builder(
-    subject: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begin: dt.datetime, end: dt.datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(_name(subject))
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _usage(signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _ms(when: dt.datetime) -> int:

@@ -16,7 +16,7 @@ from contracts.topics import is_origin
 from edge_agent.adapters.identity import Generation
 from edge_agent.config import AgentConfig, FileSource, MqttConfig
 from edge_agent.environment import AGENT_ENVIRONMENT
-from infra.fleet.identity import ensure_identity
+from infra.fleet.identity import ensure_identity, identity_folder
 from infra.launcher.endpoints import Endpoints
 from infra.launcher.files import write_file
 from infra.setup.paths import edge_python, repo_root
@@ -54,11 +54,11 @@ def prepare(
     """Write the agent's configuration and return its path.
 
     The spool belongs to device and file: the same replay goes on where it stopped, another file begins a new epoch.
-    `identify` returns the device's key and certificate, by default from the stack's enrolment service.
+    `identify` sees to the device's key and certificate, by default through the stack's enrolment service.
     Raises OperatorMustActError when the device's name or the file cannot be used.
     """
     check(replay)
-    identity = identify(endpoints, replay.device)
+    identify(endpoints, replay.device)
     home = home_of(endpoints, replay)
     _refuse_beside_unfinished(home, replay.device)
     config = AgentConfig(
@@ -68,7 +68,7 @@ def prepare(
             host=endpoints.mqtt.host,
             port=endpoints.mqtt.port,
             ca_file=endpoints.mqtt.ca_file,
-            identity_dir=str(Path(identity.cert_file).parents[1]),
+            identity_dir=str(identity_folder(endpoints, replay.device)),
         ),
         bundle_dir=str(bundle_dir),
         spool_dir=str(home / "spool"),

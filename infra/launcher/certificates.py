@@ -16,9 +16,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from msgspec import Struct
 
+from gateway.enrolment import papers
 from infra.launcher.files import PRIVATE, PUBLIC, write_file
 from infra.launcher.settings import StackSettings
 
@@ -91,8 +92,8 @@ def _current_leaf(settings: StackSettings, name: str) -> CertificatePaths:
     certificate = _leaf(name, key, authority, authority_key)
     certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
     write_file(paths.certificate_file, certificate_pem, PUBLIC)
-    write_file(paths.key_file, _key_pem(key), PRIVATE)
-    write_file(paths.chain_file, _key_pem(key) + certificate_pem, PRIVATE)
+    write_file(paths.key_file, papers.key_pem(key), PRIVATE)
+    write_file(paths.chain_file, papers.key_pem(key) + certificate_pem, PRIVATE)
     return paths
 
 
@@ -103,14 +104,14 @@ def _ensure_authority(settings: StackSettings) -> tuple[x509.Certificate, ec.Ell
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return x509.load_pem_x509_certificate(paths.ca_file.read_bytes()), key
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name(f"Fieldlake local authority {settings.instance}")
+    subject, now = f"Fieldlake local authority {settings.instance}", _now()
     certificate = (
-        _builder(subject, subject, key, CA_VALID)
+        papers.builder(subject, papers.named(subject), key.public_key(), now - BACKDATED, now + CA_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(papers.usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_file(paths.key_file, _key_pem(key), PRIVATE)
+    write_file(paths.key_file, papers.key_pem(key), PRIVATE)
     write_file(paths.ca_file, certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)
     return certificate, key
 
@@ -120,10 +121,11 @@ def _leaf(
 ) -> x509.Certificate:
     is_server = name == SERVER_NAME
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([ExtendedKeyUsageOID.SERVER_AUTH] if is_server else [])
+    now = _now()
     builder = (
-        _builder(_name(name), authority.subject, key, LEAF_VALID)
+        papers.builder(name, authority.subject, key.public_key(), now - BACKDATED, now + LEAF_VALID)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(papers.usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(_authority_identifier(authority), critical=False)
     )
@@ -136,46 +138,6 @@ def _leaf(
 def _authority_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, valid: dt.timedelta
-) -> x509.CertificateBuilder:
-    now = _now()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + valid)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _usage(signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _now() -> dt.datetime:

@@ -225,7 +225,11 @@ def test_the_last_segment_goes_once_it_takes_no_more_records(disk: Disk) -> None
     assert spool.free(held(0, 1), NOW_MS) == (1,)
     assert set(disk.names()) - {"lock"} == {"cursor.json", "spool.json"}
     again = open_spool(disk, WANTED)
-    assert (again.observed, again.held("telemetry"), again.size_bytes) == (group(1).meta.next_seq, ((0, 20),), 0)
+    assert (again.observed, again.recovered.held["telemetry"], again.size_bytes) == (
+        group(1).meta.next_seq,
+        ((0, 20),),
+        0,
+    )
     assert again.counts == spool.counts
 
 
