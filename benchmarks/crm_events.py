@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from contracts.contract import Contract, Field, FieldType
-from edge_agent.core.record_batch import Column
+from edge_agent.core.codec.record_batch import Column
 
 KINDS: Final = (
     "visit_started",

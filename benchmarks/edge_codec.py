@@ -27,8 +27,8 @@ from contracts import microbatch
 from contracts.bundle import Model
 from contracts.contract import Contract, FieldType, fingerprint
 from contracts.microbatch import Codec, Header
-from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
-from edge_agent.core.sealing import Sealer
+from edge_agent.core.codec.payload import PayloadDecoder, PayloadEncoder, Purpose
+from edge_agent.core.codec.sealing import Sealer
 from infra.bundles.documents import read_contracts
 from infra.bundles.scoring import score_rows
 from infra.datasets.telemetry import asset_id

@@ -23,8 +23,8 @@ from benchmarks.detection.published import scores_on
 from benchmarks.detection.source import set_dir
 from benchmarks.result import RESULTS_DIR, Result, result
 from contracts.errors import OperatorMustActError
-from edge_agent.core.level import LEVEL_ALARM, LevelSettings, LevelShift
-from edge_agent.core.novelty import NOVELTY_ALARM, Novelty, NoveltySettings
+from edge_agent.core.filter.level import LEVEL_ALARM, LevelSettings, LevelShift
+from edge_agent.core.filter.novelty import NOVELTY_ALARM, Novelty, NoveltySettings
 from infra.setup.paths import edge_env, python_of, repo_root
 
 STANDARD: Final = "standard"
@@ -76,7 +76,7 @@ def _judge_skab(records: tuple[skab.Record, ...], scores: Mapping[str, Scores]) 
     how = {
         "protocol": "learned per file from its first 400 rows, judged on the other rows; counts of all files added up",
         "files": len(records),
-        "detector": "edge_agent.core.level, no opinion counts as no alarm",
+        "detector": "edge_agent.core.filter.level, no opinion counts as no alarm",
         "settings": msgspec.to_builtins(LevelSettings()),
         "threshold": LEVEL_ALARM,
         "chosen": "settings and threshold by F1 on these files; left out: the threshold of each file by F1 on the rest",
@@ -148,7 +148,7 @@ def _judge_nab(
         "protocol": "windows and probation as labelled, one threshold per profile, the best for all series",
         "series": len(corpus),
         "windows": nab.window_count(list(rows.values())),
-        "detector": "edge_agent.core.novelty, no opinion counts as no alarm",
+        "detector": "edge_agent.core.filter.novelty, no opinion counts as no alarm",
         "settings": msgspec.to_builtins(NoveltySettings()),
         "thresholds": thresholds,
         "chosen": "settings by the standard score on these series; default threshold: the one in the code; "

@@ -18,7 +18,7 @@ from contracts import microbatch
 from contracts.contract import Contract
 from contracts.errors import BatchError
 from contracts.microbatch import BATCH_BYTES_MAX, HEADER_BYTES, RAW_BYTES_MAX, Codec, Header
-from edge_agent.core.payload import PayloadDecoder
+from edge_agent.core.codec.payload import PayloadDecoder
 from lakehouse.decode import Arrived, decode
 
 WOUNDS_MAX: Final = 4  # per input; more make it garbage that the first check refuses

@@ -16,8 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contracts import microbatch, topics
 from contracts.contract import Contract, fingerprint
 from contracts.microbatch import Header
+from edge_agent.core.codec.payload import PayloadEncoder
 from edge_agent.core.events import Column
-from edge_agent.core.payload import PayloadEncoder
 from infra.fleet.identity import ensure_identity
 from infra.launcher.endpoints import Endpoints
 

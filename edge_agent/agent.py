@@ -9,11 +9,11 @@ from msgspec import Struct
 from contracts.ports import Clock
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
-from edge_agent.core.link import CertificateArrived, LinkDown, LinkEvent, RenewalNews
-from edge_agent.core.offers import Offered, SourceFailed
-from edge_agent.core.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
-from edge_agent.core.retention import Retention
-from edge_agent.core.spool import Group, Spool
+from edge_agent.core.sources.offers import Offered, SourceFailed
+from edge_agent.core.spool.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
+from edge_agent.core.spool.retention import Retention
+from edge_agent.core.spool.spool import Group, Spool
+from edge_agent.core.uplink.link import CertificateArrived, LinkDown, LinkEvent, RenewalNews
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds

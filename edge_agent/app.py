@@ -28,12 +28,12 @@ from edge_agent.config import (
     MqttConfig,
     contracts_of,
 )
-from edge_agent.core.identity import FORMAT, Identity, open_spool
 from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.link import RenewalNews, Wake
-from edge_agent.core.producers import Producers
-from edge_agent.core.retention import Retention
-from edge_agent.core.spool import Spool
+from edge_agent.core.sources.producers import Producers
+from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
+from edge_agent.core.spool.retention import Retention
+from edge_agent.core.spool.spool import Spool
+from edge_agent.core.uplink.link import RenewalNews, Wake
 from edge_agent.errors import IdentityError, SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.ports import Source

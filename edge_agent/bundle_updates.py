@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 from contracts import releases
 from contracts.errors import ReleaseError
-from edge_agent.core import updates
-from edge_agent.core.updates import Verdict, Watch
+from edge_agent.core.updates import updates
+from edge_agent.core.updates.updates import Verdict, Watch
 
 LOOK_S: Final = 0.5  # s between two looks at a run that goes on
 

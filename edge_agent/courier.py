@@ -12,12 +12,12 @@ from contracts.microbatch import Flag
 from contracts.ports import Clock
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument
-from edge_agent.core.damage import Damage
-from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
-from edge_agent.core.pacing import connect_pause_s
-from edge_agent.core.segment import PendingBatch
-from edge_agent.core.sending import Event, Lane, Sending, SendWindow
-from edge_agent.core.spool import Spool
+from edge_agent.core.sources.pacing import connect_pause_s
+from edge_agent.core.spool.damage import Damage
+from edge_agent.core.spool.segment import PendingBatch
+from edge_agent.core.spool.spool import Spool
+from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.core.uplink.sending import Event, Lane, Sending, SendWindow
 from edge_agent.errors import SpoolWriteError
 from edge_agent.ports import Uplink
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from edge_agent.core.pacing import due_events
+from edge_agent.core.sources.pacing import due_events
 from edge_agent.ports import Source
 
 

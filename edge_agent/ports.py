@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from edge_agent.core.link import LinkEvent
-from edge_agent.core.offers import Offered, Settled, SourceFailed
-from edge_agent.core.renewal import RenewalEvent
+from edge_agent.core.sources.offers import Offered, Settled, SourceFailed
+from edge_agent.core.updates.renewal import RenewalEvent
+from edge_agent.core.uplink.link import LinkEvent
 
 if TYPE_CHECKING:  # 7 MB that a device without a model does without
     import numpy as np

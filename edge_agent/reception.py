@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from edge_agent.core.admissions import Admissions
-from edge_agent.core.offers import Offered, Outcome, Settled, busy
-from edge_agent.core.pacing import CHUNK_EVENTS_MAX
-from edge_agent.core.producers import Producers
+from edge_agent.core.sources.admissions import Admissions
+from edge_agent.core.sources.offers import Offered, Outcome, Settled, busy
+from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX
+from edge_agent.core.sources.producers import Producers
 from edge_agent.ports import PushSource
 
 UNKNOWN_CONTRACT: Final = "unknown_contract"

@@ -3,7 +3,7 @@
 import datetime as dt
 
 from edge_agent.adapters.identity import Generation
-from edge_agent.core.renewal import Validity
+from edge_agent.core.updates.renewal import Validity
 from edge_agent.enrolment.keys import make_request
 from gateway.enrolment.authority import DEVICES, open_authority
 from infra.launcher.endpoints import Endpoints

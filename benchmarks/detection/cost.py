@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from edge_agent.adapters.process import pss_mb
-from edge_agent.core.detection import AnyDetector, save
-from edge_agent.core.level import LevelShift
-from edge_agent.core.novelty import Novelty
+from edge_agent.core.filter.detection import AnyDetector, save
+from edge_agent.core.filter.level import LevelShift
+from edge_agent.core.filter.novelty import Novelty
 
 CHUNK_ROWS: Final = 64  # rows that the agent scores at once
 CHUNKS: Final = 2_000

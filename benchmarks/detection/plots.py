@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.detection import nab, skab
-from edge_agent.core.level import LEVEL_ALARM
+from edge_agent.core.filter.level import LEVEL_ALARM
 
 DOTS_PER_INCH: Final = 90
 SIZE_INCHES: Final = (15.0, 17.0)

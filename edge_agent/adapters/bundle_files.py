@@ -11,9 +11,9 @@ from contracts.offshoots import sampled_of
 from edge_agent.adapters import named_files
 from edge_agent.adapters.onnx import OnnxScorer
 from edge_agent.core.accounts import LEDGER
-from edge_agent.core.filtering import Filter
+from edge_agent.core.filter.filtering import Filter
+from edge_agent.core.filter.rules import Rules
 from edge_agent.core.intake import QUARANTINE, Plan
-from edge_agent.core.rules import Rules
 from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError
 

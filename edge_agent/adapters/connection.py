@@ -4,8 +4,8 @@ import socket
 from collections import deque
 from typing import Final
 
-from edge_agent.core.offers import Settled
-from edge_agent.core.session import Session
+from edge_agent.core.sources.offers import Settled
+from edge_agent.core.sources.session import Session
 
 WRITE_S: Final = 30.0  # s; a producer that reads nothing for so long is gone
 

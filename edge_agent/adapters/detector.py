@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.core.detection import AnyDetector, load, save
+from edge_agent.core.filter.detection import AnyDetector, load, save
 
 
 class DetectorScorer:

@@ -8,7 +8,7 @@ from typing import Final
 from edge_agent.adapters.secret_files import read_secret
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import HttpSource
-from edge_agent.core.http_session import Access, HttpSession
+from edge_agent.core.sources.http_session import Access, HttpSession
 from edge_agent.errors import SourceError
 from edge_agent.ports import Put
 

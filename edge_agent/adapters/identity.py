@@ -22,7 +22,7 @@ from msgspec import Struct
 from contracts import enrolment
 from contracts.enrolment import Granted
 from contracts.errors import EnrolmentMessageError
-from edge_agent.core.renewal import Validity
+from edge_agent.core.updates.renewal import Validity
 from edge_agent.errors import IdentityError
 
 CURRENT: Final = "current"

@@ -15,8 +15,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import topics
 from edge_agent.config import MqttConfig
-from edge_agent.core.link import AckArrived, Answered, CertificateArrived, LinkDown, LinkEvent, LinkUp, Subscribed
-from edge_agent.core.sending import SEND_WINDOW
+from edge_agent.core.uplink.link import (
+    AckArrived,
+    Answered,
+    CertificateArrived,
+    LinkDown,
+    LinkEvent,
+    LinkUp,
+    Subscribed,
+)
+from edge_agent.core.uplink.sending import SEND_WINDOW
 from edge_agent.errors import ConfigError
 
 KEEPALIVE_S: Final = 15  # s; a link that died in silence is noticed within 1.5 times this

@@ -25,9 +25,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.adapters.secret_files import read_secret
 from edge_agent.config import MqttSource
-from edge_agent.core.deliveries import Message, Numbering, Round, round_of
-from edge_agent.core.offers import Offered, Outcome, Settled, SourceFailed
-from edge_agent.core.pacing import connect_pause_s
+from edge_agent.core.sources.deliveries import Message, Numbering, Round, round_of
+from edge_agent.core.sources.offers import Offered, Outcome, Settled, SourceFailed
+from edge_agent.core.sources.pacing import connect_pause_s
 from edge_agent.errors import SourceError
 from edge_agent.ports import Put
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from contracts.ports import Clock
 from edge_agent.adapters.identity import Generation, IdentityFolder
-from edge_agent.core import renewal
-from edge_agent.core.renewal import (
+from edge_agent.core.updates import renewal
+from edge_agent.core.updates.renewal import (
     Answered,
     ConnectWithNext,
     Discard,

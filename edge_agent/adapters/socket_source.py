@@ -16,7 +16,7 @@ from typing import Final
 
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import SocketSource
-from edge_agent.core.line_session import LineSession
+from edge_agent.core.sources.line_session import LineSession
 from edge_agent.errors import SourceError
 from edge_agent.ports import Put
 

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 from edge_agent.adapters.followed_file import BLOCK_BYTES, FileMarks, FollowedFile
 from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
-from edge_agent.core.csv_records import CsvRecords
-from edge_agent.core.line_splitting import KEPT_BYTES, LineSplitter
+from edge_agent.core.sources.csv_records import CsvRecords
+from edge_agent.core.sources.line_splitting import KEPT_BYTES, LineSplitter
 from edge_agent.errors import SourceError
 from edge_agent.ports import Source
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_agent.adapters.connection import Connection, Ticket
-from edge_agent.core.offers import Offered, Settled, SourceFailed
-from edge_agent.core.session import Close, Offer, Reply, Session, Step
+from edge_agent.core.sources.offers import Offered, Settled, SourceFailed
+from edge_agent.core.sources.session import Close, Offer, Reply, Session, Step
 from edge_agent.ports import Put
 
 CONNECTIONS_MAX: Final = 20  # connections of one source; a tablet has a few apps

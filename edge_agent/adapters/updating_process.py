@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from contracts.malformed import MALFORMED
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,18 +13,18 @@ from contracts.contract import Contract
 from contracts.ledger import Fate
 from contracts.microbatch import Flag
 from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
-from edge_agent.core.damage import Damage
+from edge_agent.core.codec.sealing import SealedBatch, Sealer
+from edge_agent.core.codec.unsealing import Unsealer
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
-from edge_agent.core.owed import Owed
-from edge_agent.core.pressure import Step
-from edge_agent.core.producers import Producers
-from edge_agent.core.record import BatchRef, Meta, Settled, StoredRef
-from edge_agent.core.replay import Replayed
-from edge_agent.core.sealing import SealedBatch, Sealer
-from edge_agent.core.spool import Group
+from edge_agent.core.sources.producers import Producers
+from edge_agent.core.spool.damage import Damage
+from edge_agent.core.spool.pressure import Step
+from edge_agent.core.spool.record import BatchRef, Meta, Settled, StoredRef
+from edge_agent.core.spool.replay import Replayed
+from edge_agent.core.spool.spool import Group
 from edge_agent.core.stream import Stream, StreamPlan, Taken
-from edge_agent.core.unsealing import Unsealer
+from edge_agent.core.uplink.owed import Owed
 
 QUARANTINE: Final = "quarantine"
 

@@ -12,16 +12,16 @@ from contracts.ledger import Fate
 from contracts.offshoots import SOURCE_SEQ
 from contracts.sampling import DROPPED_SAMPLE, seed_of
 from edge_agent.core.accounts import Count, Explained
-from edge_agent.core.conditions import Mask
 from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
-from edge_agent.core.filtering import Filter, Verdict, matrix
-from edge_agent.core.held import ClosedWindow
-from edge_agent.core.marks import WindowMark
-from edge_agent.core.parts import Readings
-from edge_agent.core.pressure import Step
-from edge_agent.core.rules import sampled
-from edge_agent.core.window_rows import rows_of
-from edge_agent.core.windows import Windows
+from edge_agent.core.filter.conditions import Mask
+from edge_agent.core.filter.filtering import Filter, Verdict, matrix
+from edge_agent.core.filter.rules import sampled
+from edge_agent.core.spool.pressure import Step
+from edge_agent.core.windows.held import ClosedWindow
+from edge_agent.core.windows.marks import WindowMark
+from edge_agent.core.windows.parts import Readings
+from edge_agent.core.windows.window_rows import rows_of
+from edge_agent.core.windows.windows import Windows
 
 DISK_FULL: Final = "disk_full"
 IDLE_MS: Final = 120_000  # ms; the windows of a stream that has gone quiet close, and let go of their segments

@@ -1,4 +1,4 @@
-"""What is known of the events of one window, without numpy. The twin of `edge_agent.core.aggregates`.
+"""What is known of the events of one window, without numpy. The twin of `edge_agent.core.windows.aggregates`.
 
 A window that has to say quantiles holds its values and is exact. There is no sketch: its library takes 4 MB, and
 numpy's 16 where that is installed. What exceeds the budget is written early instead; later events make further rows.
@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from contracts.bundle import RANKED, Measure, Windows
-from edge_agent.core.held import Summary
+from edge_agent.core.windows.held import Summary
 from edge_agent.lite.parts import Part
 
 RANKS: Final = {Measure.P50: 0.5, Measure.P90: 0.9, Measure.P99: 0.99}

@@ -1,6 +1,6 @@
 """Conditions of edge rules over a chunk of events, without numpy: one truth value per event.
 
-The twin of `edge_agent.core.conditions`; what a condition means is said in `contracts.edge_rules`.
+The twin of `edge_agent.core.filter.conditions`; what a condition means is said in `contracts.edge_rules`.
 """
 
 import operator
@@ -25,7 +25,7 @@ from contracts.edge_rules import (
     contains_any,
     normalised,
 )
-from edge_agent.core.repeats import shortened
+from edge_agent.core.filter.repeats import shortened
 
 Mask: TypeAlias = list[bool]
 LiteColumn: TypeAlias = Sequence[Any]  # a list, in which None is null, or an `array.array`

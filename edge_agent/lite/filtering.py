@@ -1,4 +1,4 @@
-"""Which events travel as rows of their own, decided without numpy: the twin of `edge_agent.core.filtering`."""
+"""Which events travel as rows of their own, decided without numpy: the twin of `edge_agent.core.filter.filtering`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from contracts.bundle import Model
 from contracts.edge_rules import as_float32
-from edge_agent.core.outcomes import (
+from edge_agent.core.filter.outcomes import (
     NOT_SCORED,
     OTHERWISE,
     SCORED_HIGH,
@@ -27,7 +27,7 @@ LiteScorer: TypeAlias = Callable[[Sequence[Sequence[float]]], list[float]]
 
 
 class LiteVerdict(Struct, frozen=True):
-    """What becomes of each event of a chunk: see `edge_agent.core.filtering.Verdict`."""
+    """What becomes of each event of a chunk: see `edge_agent.core.filter.filtering.Verdict`."""
 
     keep: Mask
     codes: list[int]
@@ -47,7 +47,7 @@ class LiteVerdict(Struct, frozen=True):
 
 
 class LiteFilter:
-    """Asks the stream's rules, then its model: see `edge_agent.core.filtering.Filter`."""
+    """Asks the stream's rules, then its model: see `edge_agent.core.filter.filtering.Filter`."""
 
     def __init__(
         self,

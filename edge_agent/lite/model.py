@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from contracts.lite_model import LEAF, LiteModel, Trees
 
-Row: TypeAlias = Sequence[float]  # 32-bit values, see `edge_agent.core.filtering`
+Row: TypeAlias = Sequence[float]  # 32-bit values, see `edge_agent.core.filter.filtering`
 
 # (feature, value, child for values up to it, child for others, child for none); a leaf's children are None.
 _Node: TypeAlias = tuple[int, float, Any, Any, Any]

@@ -1,11 +1,11 @@
-"""A chunk of events cut into parts by subject and time, without numpy. The twin of `edge_agent.core.parts`."""
+"""A chunk of events cut into parts by subject and time, without numpy. The twin of `edge_agent.core.windows.parts`."""
 
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from contracts.bundle import WindowKind, Windows
-from edge_agent.core.held import SEQ_MAX
+from edge_agent.core.windows.held import SEQ_MAX
 
 
 class Readings(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The rules of a stream over a chunk of events, without numpy: the twin of `edge_agent.core.rules`."""
+"""The rules of a stream over a chunk of events, without numpy: the twin of `edge_agent.core.filter.rules`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -8,15 +8,15 @@ from msgspec import Struct
 from contracts.contract import Contract
 from contracts.edge_rules import Deduplicate, EdgeRule, OnChange, Sample
 from contracts.sampling import draw, draws_below, seed_of
-from edge_agent.core import repeats
-from edge_agent.core.outcomes import FIRST_RULE, Outcome
+from edge_agent.core.filter import repeats
+from edge_agent.core.filter.outcomes import FIRST_RULE, Outcome
 from edge_agent.lite.conditions import Chunk, LiteColumn, Mask, Matcher, matcher
 
 UNDECIDED: Final = -1
 
 
 class LiteJudged(Struct, frozen=True):
-    """A chunk after the rules that look at one event alone: see `edge_agent.core.rules.Judged`."""
+    """A chunk after the rules that look at one event alone: see `edge_agent.core.filter.rules.Judged`."""
 
     codes: list[int]
     seen: tuple[Mask, ...]

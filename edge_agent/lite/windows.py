@@ -1,12 +1,12 @@
-"""The windows of one stream, for devices without numpy. The twin of `edge_agent.core.windows`: same rows, no sketch."""
+"""The windows of one stream, for devices without numpy: the same rows, no sketch."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from contracts import bundle
-from edge_agent.core.held import ClosedWindow
-from edge_agent.core.marks import WindowMark
-from edge_agent.core.open_windows import Limits, StreamWindows
+from edge_agent.core.windows.held import ClosedWindow
+from edge_agent.core.windows.marks import WindowMark
+from edge_agent.core.windows.open_windows import Limits, StreamWindows
 from edge_agent.lite.aggregates import of_plan
 from edge_agent.lite.parts import Part, Readings, by_subject, parts_of
 

@@ -1,7 +1,7 @@
 """`python -m edge_agent.updating --config FILE`: look for a newer bundle, check and stage it, say what came of it.
 
 FILE is an `edge_agent.updating.config.UpdatingConfig`. Standard output is one line, an
-`edge_agent.core.updates.Verdict` in JSON, whatever was found: a refused bundle is an answer, not a failure.
+`edge_agent.core.updates.updates.Verdict` in JSON, whatever was found: a refused bundle is an answer, not a failure.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 from edge_agent.updating.config import load
 from edge_agent.updating.errors import UpdatingConfigError
 from edge_agent.updating.fetching import DeviceFetcher

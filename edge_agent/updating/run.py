@@ -30,7 +30,7 @@ from contracts.bundle import BUNDLE_FILE, Bundle
 from contracts.errors import ContractError, ReleaseError
 from edge_agent.adapters import bundle_versions
 from edge_agent.adapters.bundle_versions import Refusal
-from edge_agent.core.updates import Outcome, Verdict
+from edge_agent.core.updates.updates import Outcome, Verdict
 from edge_agent.updating.config import UpdatingConfig
 from edge_agent.updating.errors import (
     AgentTooOldError,

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from contracts.contract import Contract, FieldType
-from edge_agent.core.record_batch import Column
+from edge_agent.core.codec.record_batch import Column
 
 PERSONAL: Final = "personal"
 _CJK_FIRST, _CJK_LAST = 0x4E00, 0x9FA5

@@ -21,9 +21,9 @@ from msgspec import Struct
 from contracts.contract import SEQ_COLUMN, Contract, FieldType
 from contracts.microbatch import HEADER_BYTES
 from contracts.packing import Plan, with_plan
-from edge_agent.core.packed import Packer
-from edge_agent.core.payload import PayloadEncoder
-from edge_agent.core.record_batch import Column
+from edge_agent.core.codec.packed import Packer
+from edge_agent.core.codec.payload import PayloadEncoder
+from edge_agent.core.codec.record_batch import Column
 from infra.dictionaries.errors import DictionaryError
 from infra.dictionaries.masking import masked
 from infra.dictionaries.planning import learn

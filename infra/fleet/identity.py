@@ -8,7 +8,7 @@ from typing import Final
 
 from contracts.enrolment import Invitation
 from edge_agent.adapters.identity import Generation, IdentityFolder
-from edge_agent.core.renewal import renew_at_ms
+from edge_agent.core.updates.renewal import renew_at_ms
 from edge_agent.enrolment.bootstrap import enrol
 from gateway.config import MqttConfig
 from gateway.enrolment.operator import INVITATION_VALID_S, DeviceListeners, Operator

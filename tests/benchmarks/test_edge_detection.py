@@ -9,8 +9,8 @@ from benchmarks import __main__ as program
 from benchmarks.detection import nab, skab
 from benchmarks.detection.source import DATA_DIR_VARIABLE, data_dir, set_dir
 from contracts.errors import OperatorMustActError
-from edge_agent.core.level import LEVEL_ALARM, LevelShift
-from edge_agent.core.novelty import Novelty
+from edge_agent.core.filter.level import LEVEL_ALARM, LevelShift
+from edge_agent.core.filter.novelty import Novelty
 from infra.setup.paths import repo_root
 
 with_data = pytest.mark.skipif(

@@ -25,7 +25,7 @@ from contracts.watermark import AckDocument, Watermark
 from edge_agent.adapters.disk import LOCK_FILE
 from edge_agent.adapters.followed_file import HEAD_BYTES
 from edge_agent.app import KEY_FILE
-from edge_agent.core.reserve import RESERVE_FILE
+from edge_agent.core.spool.reserve import RESERVE_FILE
 from edge_agent.environment import AGENT_ENVIRONMENT
 from tests.delivery.agent import Account, Capability, Landed, Place, Receipt, Refusal, Status
 from tests.edge_agent.plant import CONTRACTS, ROOT, Lake, rows_of

@@ -11,8 +11,8 @@ import pytest
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.core.codec.sealing import Sealer
 from edge_agent.core.events import Reader
-from edge_agent.core.sealing import Sealer
 from tests.delivery import small_disk
 from tests.delivery.agent import Capability, Receipt
 from tests.delivery.case import CannotGoOnError, Case, Finding, Outcome

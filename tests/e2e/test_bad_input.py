@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from contracts import dead, topics
 from contracts.contract import Contract, Field, FieldType
 from contracts.dead import DeadLetter
-from edge_agent.core.sealing import Sealer
+from edge_agent.core.codec.sealing import Sealer
 from infra.demo.material import Material
 from infra.demo.tables import LakeReader
 from infra.fleet.agent import AgentProcess, Replay, prepare

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_agent.core.admissions import Admissions, Answer
-from edge_agent.core.offers import Offered, SourceFailed
-from edge_agent.core.producers import Producers
+from edge_agent.core.sources.admissions import Admissions, Answer
+from edge_agent.core.sources.offers import Offered, SourceFailed
+from edge_agent.core.sources.producers import Producers
 from edge_agent.ports import PushSource, Put
 from tests.waiting import DEADLINE_S
 

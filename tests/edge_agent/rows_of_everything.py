@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from contracts.contract import Contract, Field, FieldType
-from edge_agent.core.record_batch import CODES
+from edge_agent.core.codec.record_batch import CODES
 
 EVERYTHING: Final = Contract(
     id="everything",

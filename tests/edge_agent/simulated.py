@@ -15,14 +15,14 @@ from contracts.bundle import Model
 from edge_agent.adapters.cipher import KEY_BYTES, LibraryCipher
 from edge_agent.agent import Agent, Settings
 from edge_agent.app import resume
-from edge_agent.core.filtering import Filter
-from edge_agent.core.identity import FORMAT, Identity, open_spool
+from edge_agent.core.filter.filtering import Filter
 from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
-from edge_agent.core.producers import Producers
-from edge_agent.core.retention import Retention
-from edge_agent.core.spool import Spool
+from edge_agent.core.sources.producers import Producers
+from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
+from edge_agent.core.spool.retention import Retention
+from edge_agent.core.spool.spool import Spool
 from edge_agent.core.stream import StreamPlan
+from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.reception import Reception
 from edge_agent.report import Report

@@ -16,7 +16,7 @@ from tuf.ngclient import FetcherInterface
 
 from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 from edge_agent.updating.config import UpdatingConfig
 from edge_agent.updating.fetching import DeviceFetcher
 from edge_agent.updating.run import Updating

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from contracts.bundle import RANKED, Measure
 from contracts.bundle import Windows as Plan
-from edge_agent.core.aggregates import EXACT_ROWS_MAX, Aggregate
-from edge_agent.core.held import ClosedWindow
-from edge_agent.core.open_windows import Limits
-from edge_agent.core.parts import Readings
-from edge_agent.core.sealing import Sealer
-from edge_agent.core.sketch import RANK_ERRORS, SIZES
-from edge_agent.core.window_rows import rows_of
-from edge_agent.core.windows import Windows
+from edge_agent.core.codec.sealing import Sealer
+from edge_agent.core.windows.aggregates import EXACT_ROWS_MAX, Aggregate
+from edge_agent.core.windows.held import ClosedWindow
+from edge_agent.core.windows.open_windows import Limits
+from edge_agent.core.windows.parts import Readings
+from edge_agent.core.windows.sketch import RANK_ERRORS, SIZES
+from edge_agent.core.windows.window_rows import rows_of
+from edge_agent.core.windows.windows import Windows
 from edge_agent.environment import AGENT_ENVIRONMENT
 from tests.edge_agent import plant
 from tests.edge_agent.plant import CONTRACTS, ROOT
@@ -243,9 +243,9 @@ def test_the_least_size_follows_from_the_count_whatever_the_form() -> None:
 MEASURE = """
 import numpy as np
 from contracts.bundle import Windows as Plan
-from edge_agent.core.aggregates import Aggregate
-from edge_agent.core.windows import Windows
-from edge_agent.core.parts import Readings
+from edge_agent.core.windows.aggregates import Aggregate
+from edge_agent.core.windows.windows import Windows
+from edge_agent.core.windows.parts import Readings
 
 def private_bytes():
     with open("/proc/self/smaps_rollup") as lines:

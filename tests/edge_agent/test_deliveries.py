@@ -5,11 +5,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.deliveries import Message, Numbering, round_of
-from edge_agent.core.line_splitting import KEPT_BYTES
-from edge_agent.core.offers import Outcome, Settled, busy
-from edge_agent.core.producers import is_producer
-from edge_agent.core.session import OFFER_EVENTS_MAX
+from edge_agent.core.sources.deliveries import Message, Numbering, round_of
+from edge_agent.core.sources.line_splitting import KEPT_BYTES
+from edge_agent.core.sources.offers import Outcome, Settled, busy
+from edge_agent.core.sources.producers import is_producer
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX
 
 NUMBERING = Numbering("n", None)
 BY_START = Numbering("n", "boot")

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Model
 from edge_agent.adapters.detector import DetectorScorer
-from edge_agent.core import detection
-from edge_agent.core.detection import CRC_BYTES, SAVED_BYTES_MAX, AnyDetector, load, save
 from edge_agent.core.events import Column, Events
-from edge_agent.core.extremes import Memory
-from edge_agent.core.filtering import Filter
-from edge_agent.core.level import LevelSettings, LevelShift
-from edge_agent.core.novelty import Novelty, NoveltySettings
+from edge_agent.core.filter import detection
+from edge_agent.core.filter.detection import CRC_BYTES, SAVED_BYTES_MAX, AnyDetector, load, save
+from edge_agent.core.filter.extremes import Memory
+from edge_agent.core.filter.filtering import Filter
+from edge_agent.core.filter.level import LevelSettings, LevelShift
+from edge_agent.core.filter.novelty import Novelty, NoveltySettings
 from edge_agent.errors import DetectorStateError
 
 Rows = NDArray[np.float64]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core import extremes
-from edge_agent.core.extremes import READING_MAX, Memory
+from edge_agent.core.filter import extremes
+from edge_agent.core.filter.extremes import READING_MAX, Memory
 
 MEMORIES = st.builds(Memory, block_rows=st.integers(1, 6), blocks=st.integers(1, 4))
 VALUES = st.lists(st.integers(-50, 50), max_size=60)

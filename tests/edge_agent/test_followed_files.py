@@ -21,9 +21,9 @@ from edge_agent.adapters.followed_file import MARKS_MAX, FollowedFile
 from edge_agent.adapters.opening import open_file
 from edge_agent.adapters.source_files import FileReader, open_source
 from edge_agent.config import FileSource
-from edge_agent.core.csv_records import CsvRecords
 from edge_agent.core.events import Reader
 from edge_agent.core.refusal import EVENT_BYTES_MAX
+from edge_agent.core.sources.csv_records import CsvRecords
 from edge_agent.errors import SourceError
 from tests.edge_agent.plant import CONTRACTS, lines_of, reading
 
@@ -322,7 +322,7 @@ def test_whatever_a_csv_holds_its_events_do_not_depend_on_what_is_read_at_once(
     lines: list[bytes], data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge_agent.core.csv_records.EVENT_BYTES_MAX", 12)
+        patch.setattr("edge_agent.core.sources.csv_records.EVENT_BYTES_MAX", 12)
         whole = CsvRecords()
         expected = [*whole.feed(lines), *whole.finish()]
         records, found, at = CsvRecords(), list[bytes](), 0

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.http_head import HEAD_BYTES_MAX, HttpRefusal, parse_head, parse_key
-from edge_agent.core.http_session import BODY_BYTES_MAX, Access, HttpSession
-from edge_agent.core.offers import Outcome, Settled
-from edge_agent.core.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
+from edge_agent.core.sources.http_head import HEAD_BYTES_MAX, HttpRefusal, parse_head, parse_key
+from edge_agent.core.sources.http_session import BODY_BYTES_MAX, Access, HttpSession
+from edge_agent.core.sources.offers import Outcome, Settled
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
 
 TOKEN = b"0123456789abcdef"
 HOST = "127.0.0.1:8640"

@@ -12,7 +12,7 @@ import pytest
 from contracts import enrolment
 from contracts.enrolment import Granted, Refused
 from edge_agent.adapters.identity import Generation, IdentityFolder
-from edge_agent.core.renewal import Validity
+from edge_agent.core.updates.renewal import Validity
 from edge_agent.enrolment.keys import make_request
 from edge_agent.errors import IdentityError
 from gateway.enrolment.authority import DEVICES, Authority, open_authority
@@ -143,7 +143,7 @@ def test_a_damaged_identity_says_to_enrol_again(identity: IdentityFolder, author
 
 
 def test_the_agents_process_loads_no_key_library() -> None:
-    modules = "edge_agent.adapters.identity, edge_agent.adapters.rotation, edge_agent.core.renewal"
+    modules = "edge_agent.adapters.identity, edge_agent.adapters.rotation, edge_agent.core.updates.renewal"
     code = f"import sys, {modules}; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root(), capture_output=True, text=True, timeout=60, check=True

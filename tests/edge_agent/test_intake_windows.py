@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from contracts.bundle import Measure, WindowKind, Windows
-from edge_agent.core.identity import open_spool
 from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.record import Meta, scan_index
-from edge_agent.core.segment import index_name, segment_name
+from edge_agent.core.spool.identity import open_spool
+from edge_agent.core.spool.record import Meta, scan_index
+from edge_agent.core.spool.segment import index_name, segment_name
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Json, lines_of, reading, rows_of
 from tests.edge_agent.simulated import WANTED, plan_of
 from tests.edge_agent.worlds import MemoryDisk

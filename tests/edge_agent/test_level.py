@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.core.level import LEVEL_ALARM, SPREADS_MAX, LevelSettings, LevelShift
+from edge_agent.core.filter.level import LEVEL_ALARM, SPREADS_MAX, LevelSettings, LevelShift
 
 ROWS = 1_200
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.line_session import HELLO_BYTES_MAX, LineSession
-from edge_agent.core.offers import Outcome, Settled
-from edge_agent.core.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
+from edge_agent.core.sources.line_session import HELLO_BYTES_MAX, LineSession
+from edge_agent.core.sources.offers import Outcome, Settled
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
 
 HELLO = b'{"hello":1,"contract":"clicks","producer":"app"}\n'
 

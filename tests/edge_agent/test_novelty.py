@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edge_agent.core.extremes import Memory
-from edge_agent.core.novelty import NOVELTY_ALARM, NOVELTY_MAX, Novelty, NoveltySettings
+from edge_agent.core.filter.extremes import Memory
+from edge_agent.core.filter.novelty import NOVELTY_ALARM, NOVELTY_MAX, Novelty, NoveltySettings
 
 # Eight readings of warm-up, a level that is remembered for 16 to 23, no weight on steps unless a test gives it.
 SETTINGS = NoveltySettings(warm_rows=8, level=Memory(8, 2), step=Memory(8, 1), step_weight=0.0, quiet=Memory(1, 2))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.accounts import Explained, merge
-from edge_agent.core.damage import Damage, damage_of
-from edge_agent.core.identity import open_spool
 from edge_agent.core.intake import Intake, Plan
-from edge_agent.core.owed import LEDGER_INTERVAL_S, OWED_ACCOUNTS_MAX
-from edge_agent.core.spool import Group
+from edge_agent.core.spool.damage import Damage, damage_of
+from edge_agent.core.spool.identity import open_spool
+from edge_agent.core.spool.spool import Group
+from edge_agent.core.uplink.owed import LEDGER_INTERVAL_S, OWED_ACCOUNTS_MAX
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Json, lines_of, reading, rows_of
 from tests.edge_agent.simulated import WANTED, plan_of
 from tests.edge_agent.worlds import MemoryDisk

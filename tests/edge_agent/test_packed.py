@@ -12,7 +12,7 @@ from contracts import packing, unpacking, wire
 from contracts.contract import FieldType, fingerprint
 from contracts.errors import BatchFormatError, ContractError
 from contracts.packing import Plan, Planned, Term
-from edge_agent.core.packed import Packer
+from edge_agent.core.codec.packed import Packer
 from lakehouse import packed as lake
 from lakehouse.errors import PayloadError
 from tests.edge_agent.plant import CONTRACTS

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from contracts import microbatch
 from contracts.errors import BatchFormatError
 from contracts.microbatch import BATCH_BYTES_MAX, RAW_BYTES_MAX, Codec
+from edge_agent.core.codec.payload import PayloadDecoder, PayloadEncoder, Purpose
+from edge_agent.core.codec.sealing import Sealer
 from edge_agent.core.events import Reader
-from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
-from edge_agent.core.sealing import Sealer
 from flink_jobs.triggers.preselect.decoding import Batch, Decoder
 from lakehouse.decode import Arrived, decode
 from tests.edge_agent.plant import CONTRACTS, ROOT, lines_of, reading, rows_of
@@ -182,7 +182,7 @@ for name in ("numpy", "pyarrow", "arro3", "pandas"):
     sys.modules[name] = None  # importing it fails
 from array import array
 from contracts.contract import Contract, Field, FieldType
-from edge_agent.core.payload import PayloadDecoder, PayloadEncoder, Purpose
+from edge_agent.core.codec.payload import PayloadDecoder, PayloadEncoder, Purpose
 fields = tuple(Field(n, f"f{n}", kind, required=n % 2 == 0) for n, kind in enumerate(list(FieldType) * 2))
 contract = Contract("c", "1.0.0", "", "", "", "c", "n", fields, 1)
 values = {"string": ["预", "a"], "float": [0.5, 2.0], "double": [0.1, 1e300], "boolean": [True, False]}

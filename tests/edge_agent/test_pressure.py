@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.pressure import RESERVE_BYTES, SCARCE_BYTES, STEP_BACK, Step, fullness, step_after
+from edge_agent.core.spool.pressure import RESERVE_BYTES, SCARCE_BYTES, STEP_BACK, Step, fullness, step_after
 
 
 @given(st.lists(st.floats(0, 1.2), max_size=30))

@@ -4,10 +4,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core import producers
-from edge_agent.core.admissions import Admissions, Answer
-from edge_agent.core.offers import Offered, Outcome
-from edge_agent.core.producers import PRODUCERS_MAX, Producers, admit, is_producer
+from edge_agent.core.sources import producers
+from edge_agent.core.sources.admissions import Admissions, Answer
+from edge_agent.core.sources.offers import Offered, Outcome
+from edge_agent.core.sources.producers import PRODUCERS_MAX, Producers, admit, is_producer
 
 
 def offer(first: int | None, size: int, producer: str | None = "app", *, gaps: bool = False) -> Offered:

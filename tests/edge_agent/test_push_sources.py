@@ -10,8 +10,8 @@ from edge_agent.adapters import stream_server
 from edge_agent.adapters.opening import open_pushed
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import HttpSource, SocketSource
-from edge_agent.core.offers import Outcome, Settled
 from edge_agent.core.refusal import EVENT_BYTES_MAX
+from edge_agent.core.sources.offers import Outcome, Settled
 from edge_agent.ports import PushSource, Put
 from tests.edge_agent.producing import CONTRACT, TOKEN, App, HttpApp, Loop, SocketApp, connect
 from tests.waiting import eventually

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from contracts import wire
 from contracts.contract import FieldType
 from contracts.errors import BatchFormatError
-from edge_agent.core import record_batch
-from edge_agent.core.payload import PayloadEncoder
+from edge_agent.core.codec import record_batch
+from edge_agent.core.codec.payload import PayloadEncoder
 from tests.edge_agent.plant import CONTRACTS
 from tests.edge_agent.rows_of_everything import EVERYTHING, ROWS, SEQS, columns_of, same, seqs_of
 

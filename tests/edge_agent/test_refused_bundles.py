@@ -18,7 +18,7 @@ from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE, Model, Release
 from contracts.releases import FILE_BYTES_MAX
 from edge_agent.adapters import bundle_versions
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 from infra.bundles import chain, keys, metadata
 from tests.edge_agent.supply import GROUP, Device, LyingServer, Supply, bundle_with, supplied
 

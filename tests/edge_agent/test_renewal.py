@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core import renewal
-from edge_agent.core.renewal import (
+from edge_agent.core.updates import renewal
+from edge_agent.core.updates.renewal import (
     ANSWER_MS_MAX,
     JITTER,
     MAKING_MS_MAX,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from edge_agent.core import rollout as rollouts
-from edge_agent.core.rollout import (
+from edge_agent.core.updates import rollout as rollouts
+from edge_agent.core.updates.rollout import (
     NEXT,
     REFUSED_MAX,
     Begun,

@@ -26,10 +26,10 @@ from contracts.edge_rules import (
     Sample,
 )
 from contracts.sampling import DROPPED_SAMPLE, draw, seed_of
-from edge_agent.core import repeats
-from edge_agent.core.filtering import Filter
-from edge_agent.core.outcomes import FIRST_RULE
-from edge_agent.core.rules import Rules, sampled
+from edge_agent.core.filter import repeats
+from edge_agent.core.filter.filtering import Filter
+from edge_agent.core.filter.outcomes import FIRST_RULE
+from edge_agent.core.filter.rules import Rules, sampled
 from edge_agent.lite import rules as lite
 from edge_agent.lite.filtering import LiteFilter
 from edge_agent.lite.rules import LiteRules

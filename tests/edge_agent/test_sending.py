@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import ranges
-from edge_agent.core import sending as module
-from edge_agent.core.pacing import CHUNK_EVENTS_MAX, CONNECT_S_MAX, connect_pause_s, due_events
-from edge_agent.core.segment import PendingBatch
-from edge_agent.core.sending import (
+from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, CONNECT_S_MAX, connect_pause_s, due_events
+from edge_agent.core.spool.segment import PendingBatch
+from edge_agent.core.uplink import sending as module
+from edge_agent.core.uplink.sending import (
     LIVE_PLACES,
     NEXT,
     RESEND_S,

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from edge_agent import agent, courier
-from edge_agent.core import pressure, spool
-from edge_agent.core.pressure import Step
-from edge_agent.core.retention import Retention
+from edge_agent.core.spool import pressure, spool
+from edge_agent.core.spool.pressure import Step
+from edge_agent.core.spool.retention import Retention
 from edge_agent.report import Report
 from tests.edge_agent.simulated import World, lines_with_faults
 

@@ -11,12 +11,12 @@ import pytest
 from contracts import microbatch
 from contracts.microbatch import Flag
 from edge_agent import courier
-from edge_agent.core import spool
 from edge_agent.core.accounts import StreamSums
-from edge_agent.core.identity import open_spool
-from edge_agent.core.owed import LEDGER_INTERVAL_S
-from edge_agent.core.record import scan
-from edge_agent.core.retention import Retention
+from edge_agent.core.spool import spool
+from edge_agent.core.spool.identity import open_spool
+from edge_agent.core.spool.record import scan
+from edge_agent.core.spool.retention import Retention
+from edge_agent.core.uplink.owed import LEDGER_INTERVAL_S
 from edge_agent.courier import LOST_SETTLE_S
 from edge_agent.report import Report
 from tests.edge_agent.plant import SENSORS, Json

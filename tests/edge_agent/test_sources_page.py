@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.adapters import mqtt_source, stream_server
-from edge_agent.core import http_session, line_session
-from edge_agent.core.admissions import Admissions
-from edge_agent.core.line_session import LineSession
-from edge_agent.core.offers import Offered
-from edge_agent.core.producers import PRODUCERS_MAX, Producers
 from edge_agent.core.refusal import EVENT_BYTES_MAX
-from edge_agent.core.session import OFFER_EVENTS_MAX, Offer, Reply, Step
+from edge_agent.core.sources import http_session, line_session
+from edge_agent.core.sources.admissions import Admissions
+from edge_agent.core.sources.line_session import LineSession
+from edge_agent.core.sources.offers import Offered
+from edge_agent.core.sources.producers import PRODUCERS_MAX, Producers
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Offer, Reply, Step
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 

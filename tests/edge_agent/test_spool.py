@@ -9,11 +9,12 @@ import pytest
 
 from contracts import ranges
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.core import spool as spool_module
 from edge_agent.core.accounts import Count, Wire
-from edge_agent.core.damage import Damage
-from edge_agent.core.identity import FORMAT, Identity, open_spool
-from edge_agent.core.record import (
+from edge_agent.core.codec.sealing import SealedBatch
+from edge_agent.core.spool import spool as spool_module
+from edge_agent.core.spool.damage import Damage
+from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
+from edge_agent.core.spool.record import (
     SEGMENT_HEADER_BYTES,
     BatchRef,
     Checkpoint,
@@ -26,9 +27,8 @@ from edge_agent.core.record import (
     scan,
     segment_header,
 )
-from edge_agent.core.sealing import SealedBatch
-from edge_agent.core.segment import PendingBatch, index_name, segment_name
-from edge_agent.core.spool import Group, Spool
+from edge_agent.core.spool.segment import PendingBatch, index_name, segment_name
+from edge_agent.core.spool.spool import Group, Spool
 from edge_agent.errors import SpoolError, SpoolWriteError
 from edge_agent.ports import Disk
 from tests.edge_agent.worlds import Crash, MemoryDisk

@@ -14,7 +14,7 @@ from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE
 from edge_agent.adapters import bundle_versions
 from edge_agent.adapters.bundle_versions import Refusal
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 from edge_agent.updating import loading
 from edge_agent.version import AGENT_VERSION
 from tests.edge_agent.plant import ROOT

@@ -18,7 +18,7 @@ from edge_agent.adapters.secret_files import read_secret
 from edge_agent.adapters.socket_source import open_socket_source
 from edge_agent.adapters.stream_server import StreamServer
 from edge_agent.config import HttpSource, SocketSource
-from edge_agent.core.offers import busy
+from edge_agent.core.sources.offers import busy
 from edge_agent.errors import SourceError
 from edge_agent.ports import PushSource, Put
 from tests.edge_agent.producing import CONTRACT, TOKEN, HttpApp, Loop, SocketApp, connect

@@ -10,8 +10,16 @@ from contracts import releases
 from contracts.releases import Announcement
 from edge_agent.adapters.updating_process import RUN_S_MAX, UpdatingProcess
 from edge_agent.bundle_updates import LOOK_S, BundleUpdates
-from edge_agent.core import updates
-from edge_agent.core.updates import POLL_JITTER, POLL_S, RETRY_FIRST_S, RETRY_MAX_S, SPREAD_S, Verdict, Watch
+from edge_agent.core.updates import updates
+from edge_agent.core.updates.updates import (
+    POLL_JITTER,
+    POLL_S,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    SPREAD_S,
+    Verdict,
+    Watch,
+)
 from tests.waiting import eventually
 
 CURRENT = Verdict("current", timestamp_version=7)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from contracts.topics import ORIGIN_CHARS_MAX
-from edge_agent.core.updates import Verdict
+from edge_agent.core.updates.updates import Verdict
 from tests.edge_agent.plant import ROOT
 from tests.edge_agent.supply import supplied
 
@@ -49,7 +49,7 @@ def run(file: Path, *options: str) -> tuple[int, Verdict]:
 
 def test_the_agent_never_loads_what_verifies() -> None:
     code = (
-        "import sys, edge_agent.app, edge_agent.core.rollout, edge_agent.adapters.updating_process\n"
+        "import sys, edge_agent.app, edge_agent.core.updates.rollout, edge_agent.adapters.updating_process\n"
         "print([name for name in ('tuf', 'securesystemslib', 'cryptography', 'urllib3', 'asyncio', 'subprocess') "
         "if name in sys.modules])"
     )

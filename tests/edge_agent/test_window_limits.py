@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.bundle import SHAPE, Measure, WindowKind
-from edge_agent.core.held import ClosedWindow
-from edge_agent.core.open_windows import COARSE_MS_MAX, Limits
-from edge_agent.core.window_rows import rows_of
+from edge_agent.core.windows.held import ClosedWindow
+from edge_agent.core.windows.open_windows import COARSE_MS_MAX, Limits
+from edge_agent.core.windows.window_rows import rows_of
 from tests.edge_agent.plant import CONTRACTS, ROOT
 from tests.edge_agent.twins import TWINS, Event, Twin, chunked, events_of, run, sessions, sliding, story, tumbling
 
@@ -158,7 +158,7 @@ def test_a_measure_that_no_double_holds_is_null(twin: Twin) -> None:
 @pytest.mark.stack
 def test_the_lite_twin_loads_no_numpy() -> None:
     program = (
-        "import sys; import edge_agent.lite.windows, edge_agent.core.window_rows; "
+        "import sys; import edge_agent.lite.windows, edge_agent.core.windows.window_rows; "
         "sys.exit(any(name.partition('.')[0] in ('numpy', 'datasketches') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from contracts.bundle import SHAPE, Measure, WindowKind
 from contracts.bundle import Windows as Plan
-from edge_agent.core.held import ClosedWindow, Summary
-from edge_agent.core.marks import WindowMark, plan_key
-from edge_agent.core.open_windows import Limits
+from edge_agent.core.windows.held import ClosedWindow, Summary
+from edge_agent.core.windows.marks import WindowMark, plan_key
+from edge_agent.core.windows.open_windows import Limits
 from tests.edge_agent.twins import (
     SENSORS,
     TWINS,

@@ -8,10 +8,10 @@ import numpy as np
 
 from contracts.bundle import Measure, WindowKind
 from contracts.bundle import Windows as Plan
-from edge_agent.core import aggregates, parts, windows
-from edge_agent.core.held import ClosedWindow
-from edge_agent.core.marks import WindowMark
-from edge_agent.core.open_windows import Limits
+from edge_agent.core.windows import aggregates, parts, windows
+from edge_agent.core.windows.held import ClosedWindow
+from edge_agent.core.windows.marks import WindowMark
+from edge_agent.core.windows.open_windows import Limits
 from edge_agent.lite import aggregates as lite_aggregates
 from edge_agent.lite import parts as lite_parts
 from edge_agent.lite import windows as lite_windows

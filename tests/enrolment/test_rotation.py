@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contracts import enrolment, topics
 from contracts.enrolment import Granted
 from edge_agent.adapters.rotation import Rotation
-from edge_agent.core.renewal import RenewalEvent
+from edge_agent.core.updates.renewal import RenewalEvent
 from edge_agent.enrolment.keys import make_request
 from edge_agent.errors import IdentityError
 from gateway.enrolment.authority import DEVICES, open_authority

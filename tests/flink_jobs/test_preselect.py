@@ -16,7 +16,7 @@ from contracts.contract import Contract, Field, FieldType, fingerprint
 from contracts.errors import BatchFormatError
 from contracts.microbatch import Codec
 from contracts.rules import AllOf, Comparison, Condition, CountOf, Operator, Rule
-from edge_agent.core.payload import PayloadEncoder
+from edge_agent.core.codec.payload import PayloadEncoder
 from flink_jobs.triggers.core.conditions import holds
 from flink_jobs.triggers.preselect.decoding import Batch, Decoder
 from flink_jobs.triggers.preselect.documents import Documents

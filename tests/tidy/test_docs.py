@@ -8,7 +8,7 @@ import pytest
 
 from contracts import edge_rules
 from contracts.edge_rule_check import decode
-from edge_agent.core.outcomes import outcomes_of
+from edge_agent.core.filter.outcomes import outcomes_of
 from infra import reference
 from infra.bundles.documents import read_contracts
 from infra.cli.main import build

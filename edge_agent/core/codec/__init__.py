@@ -1,0 +1,1 @@
+"""Rows to sealed micro-batches and back."""

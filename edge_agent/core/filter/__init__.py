@@ -1,0 +1,1 @@
+"""What happens to an event: rules, the model's outcomes, and detectors of anomalies."""

@@ -1,0 +1,1 @@
+"""The device's log: records on disk, what a start makes of them, and what may go."""

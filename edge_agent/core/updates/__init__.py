@@ -1,0 +1,1 @@
+"""How certificates and bundles are replaced while the agent runs."""

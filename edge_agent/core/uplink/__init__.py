@@ -1,0 +1,1 @@
+"""Which batch is sent next, and what is heard of the link."""

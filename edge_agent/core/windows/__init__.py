@@ -1,0 +1,1 @@
+"""Events counted in windows that can be merged."""
