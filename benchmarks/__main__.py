@@ -10,9 +10,8 @@ import benchmarks
 from benchmarks.result import write
 from contracts.errors import FieldlakeError
 
-NOT_BENCHMARKS = frozenset(
-    {"__main__", "result", "probe", "steady", "detection", "crm_events", "hostile", "edge_codec"}
-)
+PARTS = frozenset({"edge_codec", "edge_throughput", "edge_reduction"})  # of a benchmark that is run as a whole
+NOT_BENCHMARKS = PARTS | {"__main__", "result", "probe", "steady", "detection", "device", "crm_events", "hostile"}
 
 
 def names() -> list[str]:

@@ -12,11 +12,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model, Stream, Windows, encode
 from contracts.contract import Contract
 from contracts.offshoots import sampled_of
 from infra.bundles.documents import read_contracts
+from infra.bundles.rehearsal import rehearse
 from infra.bundles.scoring import require_same_scores, score_rows
 from infra.datasets import Manifest
 from infra.datasets.replay import write_atomically
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 FILTERED: Final = "telemetry"
 WINDOWED_INTO: Final = "telemetry_windows"
 WINDOW_MS: Final = 60_000
+REHEARSED_FILES: Final = 4  # devices whose own rows dictionaries are learnt from; more take seconds and save nothing
 
 
 def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Manifest) -> Bundle:
@@ -38,32 +41,43 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
     for name in (model.file, model.lite_file):
         if name is not None:
             shutil.copyfile(model_dir / name, folder / name)
-    dictionaries = []
-    for contract in contracts:
-        files = [e for e in manifest.files if e.role == "replay" and e.contract == contract.id]
-        if not files:
-            continue
-        rows = [read_replay(datasets_dir / e.path, contract, str(e.device)) for e in files]
-        parts = [_kept(part, model, folder) for part in rows] if contract.id == FILTERED else rows
-        if (dictionary := _dictionary(folder, contract, parts)) is not None:
-            dictionaries.append(dictionary)
     windows = Windows(WINDOWED_INTO, WINDOW_MS, model.inputs)
     filtered = next(contract for contract in contracts if contract.id == FILTERED)
     bundle = Bundle(
         version=model.version,
         contracts=(*contracts, sampled_of(filtered)),
         streams=(Stream(FILTERED, model=model.id, windows=(windows,)),),
-        dictionaries=tuple(dictionaries),
         models=(model,),
     )
+    parts = _sent_rows(bundle, folder, datasets_dir, manifest)
+    found = (_dictionary(folder, bundle.contract(name), rows) for name, rows in parts.items())
+    bundle = replace(bundle, dictionaries=tuple(dictionary for dictionary in found if dictionary is not None))
     write_atomically(folder / BUNDLE_FILE, encode(bundle))
     return bundle
 
 
-def _dictionary(folder: Path, contract: Contract, parts: list[pa.Table]) -> Dictionary | None:
+def _sent_rows(bundle: Bundle, folder: Path, datasets_dir: Path, manifest: Manifest) -> dict[str, list[Rows]]:
+    """Return rows by contract and device: those of the replay files that travel, and what devices write themselves."""
+    found: dict[str, list[Rows]] = {}
+    for entry in manifest.files:
+        if entry.role != "replay" or entry.contract is None:
+            continue
+        rows = read_replay(datasets_dir / entry.path, bundle.contract(entry.contract), str(entry.device))
+        if entry.contract == FILTERED:
+            rows = _kept(rows, bundle.models[0], folder)
+        found.setdefault(entry.contract, []).append(_rows(rows))
+    rehearsed = [entry for entry in manifest.files if (entry.role, entry.contract) == ("replay", FILTERED)]
+    for entry in rehearsed[:REHEARSED_FILES]:
+        own = rehearse(bundle, folder, FILTERED, str(entry.device), datasets_dir / entry.path)
+        for name, part in own.items():
+            found.setdefault(name, []).append(part)
+    return found
+
+
+def _dictionary(folder: Path, contract: Contract, parts: list[Rows]) -> Dictionary | None:
     """Train and write a contract's dictionary; None when its rows are too few for one, or it would not help."""
     try:
-        trained = train(contract, [_rows(part) for part in parts])
+        trained = train(contract, parts)
     except DictionaryError as error:
         log.info("no dictionary: %s", error)
         return None
