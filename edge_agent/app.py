@@ -140,6 +140,7 @@ def _plan(config: AgentConfig, epoch: int) -> Plan:
         epoch=epoch,
         streams={name: name in texts for source in config.sources for name in contracts_of(source)},
         stores=config.spool.ring_hours > 0,
+        profile=config.profile,
     )
 
 

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +18,8 @@ RING_HOURS_MAX: Final = 24.0 * 365
 SOURCES_MAX: Final = 16  # sources of one agent; each that is pushed to has a thread and up to 4 MiB of its own
 SOCKET_PATH_BYTES_MAX: Final = 107  # bytes; sun_path of unix(7)
 TOPIC_BYTES_MAX: Final = 1_024  # bytes; of MQTT's 65,535, what a person still reads
+
+ProfileName: TypeAlias = Literal["full", "lite"]
 
 
 class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +120,11 @@ AnySource: TypeAlias = FileSource | SocketSource | HttpSource | MqttSource
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything a device agent is told. With `until_drained` it ends once the lake has all of the source."""
+    """Everything a device agent is told. With `until_drained` it ends once the lake has all of the source.
+
+    The `lite` profile is for devices with little memory: it goes without numpy and ONNX Runtime, needs the lite form of
+    the bundle's models, and has no sketches for large windows.
+    """
 
     device: str
     shard: int
@@ -130,6 +136,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     spool: SpoolConfig = SpoolConfig()
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
+    profile: ProfileName = "full"
 
 
 def load(path: Path) -> AgentConfig:

@@ -1,21 +1,23 @@
 """The bundle's folder: its document and the files that it names, each checked by its hash."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from contracts import bundle as bundles
-from contracts.bundle import BUNDLE_FILE, Bundle, Stream, Windows
+from contracts.bundle import BUNDLE_FILE, Bundle, Windows
 from contracts.contract import Contract
 from contracts.errors import ContractError
 from contracts.offshoots import sampled_of
 from edge_agent.adapters import named_files
-from edge_agent.adapters.onnx import OnnxScorer
+from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
-from edge_agent.core.filter.filtering import Filter
-from edge_agent.core.filter.rules import Rules
 from edge_agent.core.intake import QUARANTINE, Plan
+from edge_agent.core.profile import EventFilter, Profile
 from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError
+
+FilterOf: TypeAlias = Callable[[Bundle, Path, str, str, int], EventFilter]
 
 
 def load(folder: Path) -> Bundle:
@@ -27,12 +29,21 @@ def load(folder: Path) -> Bundle:
 
 
 def plan_of(
-    bundle: Bundle, folder: Path, *, device: str, shard: int, epoch: int, streams: Mapping[str, bool], stores: bool
+    bundle: Bundle,
+    folder: Path,
+    *,
+    device: str,
+    shard: int,
+    epoch: int,
+    streams: Mapping[str, bool],
+    stores: bool,
+    profile: ProfileName = "full",
 ) -> Plan:
     """Return what the bundle says about streams, their models loaded; `streams` says whose lines are text throughout.
 
     With `stores` events that do not travel stay on the device a while. Raises BundleError, ContractError.
     """
+    holding, filter_of = _kit(profile)
     return Plan(
         device=device,
         shard=shard,
@@ -40,8 +51,10 @@ def plan_of(
         ledger=bundle.contract(LEDGER),
         quarantine=bundle.contract(QUARANTINE),
         streams=tuple(
-            _stream(bundle, folder, name, device, epoch, lax=lax, stores=stores) for name, lax in streams.items()
+            _stream(bundle, name, filter_of(bundle, folder, name, device, epoch), lax=lax, stores=stores)
+            for name, lax in streams.items()
         ),
+        profile=holding,
         dictionaries={
             entry.contract: named_files.read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
@@ -49,15 +62,26 @@ def plan_of(
     )
 
 
-def _stream(
-    bundle: Bundle, folder: Path, contract_id: str, device: str, epoch: int, *, lax: bool, stores: bool
-) -> StreamPlan:
+def _kit(profile: ProfileName) -> tuple[Profile, FilterOf]:
+    """Import one profile and nothing of the other: numpy and ONNX Runtime are 50 MB."""
+    if profile == "lite":
+        from edge_agent.lite.bundle_filter import lite_filter_of
+        from edge_agent.lite.lists import LISTS
+
+        return LISTS, lite_filter_of
+    from edge_agent.adapters.bundle_filter import filter_of
+    from edge_agent.core.arrays import ARRAYS
+
+    return ARRAYS, filter_of
+
+
+def _stream(bundle: Bundle, contract_id: str, events: EventFilter, *, lax: bool, stores: bool) -> StreamPlan:
     source = bundle.contract(contract_id)
     stream = bundle.stream(contract_id)
     contracts = {plan.contract: _check_windows(source, plan, bundle) for plan in stream.windows}
     return StreamPlan(
         source=source,
-        filter=_filter(bundle, folder, source, stream, device, epoch),
+        filter=events,
         windows=stream.windows,
         windows_contracts=tuple(contracts.values()),
         sampled=next((c for c in bundle.contracts if c == sampled_of(source)), None),
@@ -66,23 +90,6 @@ def _stream(
         stores=stores,
         sheds=stream.when_full == "drop",
     )
-
-
-def _filter(bundle: Bundle, folder: Path, source: Contract, stream: Stream, device: str, epoch: int) -> Filter:
-    rules = Rules(stream.rules, source, device, epoch) if stream.rules else None
-    aggregates = stream.otherwise == "aggregate"
-    if stream.model is None:
-        return Filter(rules=rules, aggregates=aggregates)
-    model = next((entry for entry in bundle.models if entry.id == stream.model), None)
-    if model is None:
-        known = ", ".join(sorted(entry.id for entry in bundle.models)) or "none"
-        raise BundleError(f"bundle {bundle.version}: stream {source.id} names model {stream.model!r}, it has {known}")
-    for name in model.inputs:
-        _named(bundle, source, name, f"model {model.id}@{model.version}")
-    if model.chunk_rows < 1:
-        raise BundleError(f"model {model.id}@{model.version}: expected chunk_rows >= 1, found {model.chunk_rows}")
-    data = named_files.read(folder, model.file, model.sha256, f"model {model.id}@{model.version}")
-    return Filter(model, OnnxScorer(model, data), rules, aggregates=aggregates)
 
 
 def _check_windows(source: Contract, plan: Windows, bundle: Bundle) -> Contract:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from contracts.contract import Contract
 from contracts.ledger import Entry
 from edge_agent.core.accounts import Explained
@@ -16,11 +14,11 @@ def entry_rows(ledger: Contract, explained: Iterable[Explained], epoch: int) -> 
     reason_max = ledger.field("reason").checks.max_length
     return {
         "stream": [entry.stream for entry in entries],
-        "stream_epoch": np.array([entry.stream_epoch for entry in entries], dtype=np.int64),
-        "first_seq": np.array([entry.first_seq for entry in entries], dtype=np.int64),
-        "span": np.array([entry.span for entry in entries], dtype=np.int64),
+        "stream_epoch": [entry.stream_epoch for entry in entries],
+        "first_seq": [entry.first_seq for entry in entries],
+        "span": [entry.span for entry in entries],
         "fate": [entry.fate.value for entry in entries],
-        "count": np.array([entry.count for entry in entries], dtype=np.int64),
+        "count": [entry.count for entry in entries],
         "rule": [entry.rule for entry in entries],
         "reason": [entry.reason[:reason_max] for entry in entries],
     }
@@ -33,8 +31,8 @@ def refused_rows(quarantine: Contract, source: Contract, refused: Sequence[Refus
     return {
         "contract": [source.id] * each,
         "refused_version": [source.version] * each,
-        "refused_epoch": np.full(each, epoch, dtype=np.int64),
-        "refused_seq": np.array([entry.seq for entry in refused], dtype=np.int64),
+        "refused_epoch": [epoch] * each,
+        "refused_seq": [entry.seq for entry in refused],
         "refused_by": ["device"] * each,
         "rule": [entry.code for entry in refused],
         "original": [_text(entry.line, original_max) for entry in refused],

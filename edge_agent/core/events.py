@@ -1,38 +1,34 @@
 """Events as columns, and how one contract's lines of text become them."""
 
+import math
+from array import array
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
 from contracts.contract import FLOATS, Contract, Field, FieldType
 from edge_agent.core.refusal import EVENT_BYTES_MAX, REFUSED_SIZE, refusal
 
-Column: TypeAlias = NDArray[Any] | list[Any]
-Seqs: TypeAlias = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+Column: TypeAlias = "NDArray[Any] | array[Any] | list[Any]"
+Seqs: TypeAlias = Any  # int64 numbers as the device's profile holds them: a numpy array, or an `array.array`
+Mask: TypeAlias = Any  # a truth value per event, held likewise: a numpy array, or a list
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BOUNDS: Final = {FieldType.INT: (-(2**31), 2**31 - 1), FieldType.LONG: (-(2**63), 2**63 - 1)}
-_NUMPY: Final[dict[FieldType, Any]] = {
-    FieldType.INT: np.int32,
-    FieldType.LONG: np.int64,
-    FieldType.TIMESTAMPTZ: np.int64,
-    FieldType.FLOAT: np.float32,
-    FieldType.DOUBLE: np.float64,
-    FieldType.BOOLEAN: np.bool_,
-}
 
 
 class Events(Struct, frozen=True):
     """Valid events of one contract: `columns` by field name, all as long as `seqs`.
 
-    A required number, truth value or time (int64 us) is a numpy array; everything else a list in which None is null.
-    `lines` are the events as they were read, `values` as structs of their fields; both empty when they come from the
-    spool.
+    A required number or time (int64 us) is an array of the profile's kind, a required truth value too where that has
+    arrays of them; everything else is a list in which None is null. `lines` are the events as they were read, `values`
+    as structs of their fields; both empty when they come from the spool.
     """
 
     seqs: Seqs
@@ -59,11 +55,36 @@ class Checked(Struct, frozen=True):
     refused: tuple[Refused, ...]
 
 
+class Holding(Protocol):
+    """How a device holds events: what reading them asks of its profile, see `edge_agent.core.profile`."""
+
+    def integers(self, values: Sequence[int]) -> Seqs:
+        """Return 64-bit numbers; a range is quick."""
+        ...
+
+    def column(self, field: Field, values: Sequence[Any]) -> Column:
+        """Return checked values of a field, moments as us; None is null and stands only where the field allows it."""
+        ...
+
+    def not_finite(self, field: Field, column: Column) -> list[int]:
+        """Return the places of floats that are infinite or not numbers in the width in which they travel."""
+        ...
+
+    def mask(self, truths: Sequence[bool]) -> Mask:
+        """Return a truth value per event."""
+        ...
+
+    def select(self, events: Events, keep: Mask) -> Events:
+        """Return the events for which the mask is true."""
+        ...
+
+
 class Reader:
     """Checks lines of JSON against one contract. `lax` also takes numbers and times that stand in quotes."""
 
-    def __init__(self, contract: Contract, *, lax: bool = False) -> None:
+    def __init__(self, contract: Contract, holding: Holding, *, lax: bool = False) -> None:
         self.contract = contract
+        self._holding = holding
         self._lax = lax
         self._decoder = msgspec.json.Decoder(_struct_of(contract), strict=not lax)
 
@@ -75,7 +96,7 @@ class Reader:
             values = list(map(self._decoder.decode, lines))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._one_by_one(first_seq, lines)
-        seqs = np.arange(first_seq, first_seq + len(lines), dtype=np.int64)
+        seqs = self._holding.integers(range(first_seq, first_seq + len(lines)))
         return self._finite(seqs, values, list(lines), [])
 
     def _one_by_one(self, first_seq: int, lines: Sequence[bytes]) -> Checked:
@@ -95,37 +116,23 @@ class Reader:
                 continue
             seqs.append(seq)
             good.append(line)
-        return self._finite(np.array(seqs, dtype=np.int64), values, good, refused)
+        return self._finite(self._holding.integers(seqs), values, good, refused)
 
     def _finite(self, seqs: Seqs, values: list[Any], lines: list[bytes], refused: list[Refused]) -> Checked:
         """Refuse rows with a float that is infinite or not a number, also one that is so only in 32 bits."""
         raw = dict(zip(_names(self.contract), zip(*map(msgspec.structs.astuple, values), strict=True), strict=False))
-        columns = {field.name: _column(field, raw.get(field.name, ())) for field in self.contract.fields}
+        columns = {field.name: self._holding.column(field, raw.get(field.name, ())) for field in self.contract.fields}
         bad: dict[int, str] = {}
         for field in self.contract.fields:
             if field.type in FLOATS:
-                for row in _not_finite(field, columns[field.name]):
+                for row in self._holding.not_finite(field, columns[field.name]):
                     bad.setdefault(row, f"{field.name}.finite")
         if bad:
             refused.extend(Refused(int(seqs[row]), code, lines[row]) for row, code in bad.items())
             refused.sort(key=lambda entry: entry.seq)
-            keep = np.array([row not in bad for row in range(len(seqs))], dtype=np.bool_)
-            return Checked(select(Events(seqs, columns, lines, values), keep), tuple(refused))
+            keep = self._holding.mask([row not in bad for row in range(len(seqs))])
+            return Checked(self._holding.select(Events(seqs, columns, lines, values), keep), tuple(refused))
         return Checked(Events(seqs, columns, lines, values), tuple(refused))
-
-
-def select(events: Events, keep: NDArray[np.bool_]) -> Events:
-    """Return the events for which the mask is true."""
-    if keep.all():
-        return events
-    rows = np.flatnonzero(keep).tolist()
-    columns: dict[str, Column] = {
-        name: column[keep] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-        for name, column in events.columns.items()
-    }
-    lines = [events.lines[row] for row in rows] if events.lines else []
-    values = [events.values[row] for row in rows] if events.values else []
-    return Events(events.seqs[keep], columns, lines, values)
 
 
 def json_bytes(events: Events) -> int:
@@ -167,31 +174,12 @@ def _annotation(field: Field) -> Any:
             return float
         return Annotated[float, Meta(ge=checks.minimum, le=checks.maximum)]
     low, high = _BOUNDS[field.type]
-    low = low if checks.minimum is None else max(low, int(np.ceil(checks.minimum)))
-    high = high if checks.maximum is None else min(high, int(np.floor(checks.maximum)))
+    low = low if checks.minimum is None else max(low, math.ceil(checks.minimum))
+    high = high if checks.maximum is None else min(high, math.floor(checks.maximum))
     return Annotated[int, Meta(ge=low, le=high)]
 
 
-def _column(field: Field, values: Sequence[Any]) -> Column:
-    if field.type is FieldType.TIMESTAMPTZ:
-        if field.required:
-            since = [moment - _EPOCH for moment in values]
-            return np.array(since, dtype="timedelta64[us]").astype(np.int64)
-        return [None if moment is None else _micros(moment) for moment in values]
-    if field.required and field.type is not FieldType.STRING:
-        with np.errstate(over="ignore"):
-            return np.array(values, dtype=np.float64 if field.type in FLOATS else None).astype(_NUMPY[field.type])
-    return list(values)
-
-
-def _micros(moment: datetime) -> int:
-    since = moment - _EPOCH
+def micros(moment: datetime) -> int:
+    """Return a moment as microseconds since 1970."""
+    since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _not_finite(field: Field, column: Column) -> list[int]:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(np.array(column, dtype=np.float64).astype(_NUMPY[field.type]))
-    if finite.all():
-        return []
-    return [row for row in np.flatnonzero(~finite).tolist() if column[row] is not None]

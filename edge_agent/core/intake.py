@@ -1,11 +1,11 @@
 """Lines in, a group for the spool out: the whole of what a device does with its events, once per flush."""
 
 import zlib
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from contracts import topics
@@ -17,6 +17,7 @@ from edge_agent.core.codec.sealing import SealedBatch, Sealer
 from edge_agent.core.codec.unsealing import Unsealer
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
+from edge_agent.core.profile import Profile
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.pressure import Step
@@ -37,7 +38,10 @@ class StoredRows(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What the bundle says about a device's streams. `dictionaries` are zstd dictionaries by contract id."""
+    """What the bundle says about a device's streams, whose filters are of the device's profile.
+
+    `dictionaries` are zstd dictionaries by contract id.
+    """
 
     device: str
     shard: int
@@ -45,6 +49,7 @@ class Plan(Struct, frozen=True):
     ledger: Contract
     quarantine: Contract
     streams: tuple[StreamPlan, ...]
+    profile: Profile
     dictionaries: dict[str, bytes] = {}
 
 
@@ -61,13 +66,14 @@ class Intake:
         contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
         self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
         self._unsealers = {
-            stream.source.id: Unsealer(stream.source, plan.dictionaries.get(stream.source.id, b""))
+            stream.source.id: Unsealer(stream.source, plan.profile, plan.dictionaries.get(stream.source.id, b""))
             for stream in plan.streams
         }
         next_seq = newest.next_seq if newest is not None else {}
         self._streams = {
             stream.source.id: Stream(
                 stream,
+                plan.profile,
                 plan.device,
                 plan.epoch,
                 next_seq.get(stream.source.id, 0),
@@ -267,7 +273,7 @@ class Intake:
         first = self._derived_seq[contract.id]
         rows = len(next(iter(columns.values())))
         self._derived_seq[contract.id] = first + rows
-        seqs = np.arange(first, first + rows, dtype=np.int64)
+        seqs = array("q", range(first, first + rows))
         return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags)
 
     def _entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:

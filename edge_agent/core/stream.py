@@ -1,9 +1,8 @@
 """One stream of a device: lines are checked, filtered and counted in windows, once per flush."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 from msgspec import Struct
 
 from contracts.bundle import Windows as WindowsPlan
@@ -12,16 +11,12 @@ from contracts.ledger import Fate
 from contracts.offshoots import SOURCE_SEQ
 from contracts.sampling import DROPPED_SAMPLE, seed_of
 from edge_agent.core.accounts import Count, Explained
-from edge_agent.core.events import Column, Events, Reader, Refused, json_bytes, select
-from edge_agent.core.filter.conditions import Mask
-from edge_agent.core.filter.filtering import Filter, Verdict, matrix
-from edge_agent.core.filter.rules import sampled
+from edge_agent.core.events import Column, Events, Mask, Reader, Refused, json_bytes
+from edge_agent.core.profile import EventFilter, Profile, Verdict
 from edge_agent.core.spool.pressure import Step
 from edge_agent.core.windows.held import ClosedWindow
 from edge_agent.core.windows.marks import WindowMark
-from edge_agent.core.windows.parts import Readings
 from edge_agent.core.windows.window_rows import rows_of
-from edge_agent.core.windows.windows import Windows
 
 DISK_FULL: Final = "disk_full"
 IDLE_MS: Final = 120_000  # ms; the windows of a stream that has gone quiet close, and let go of their segments
@@ -37,7 +32,7 @@ class StreamPlan(Struct, frozen=True):
     """
 
     source: Contract
-    filter: Filter
+    filter: EventFilter
     windows: tuple[WindowsPlan, ...] = ()
     windows_contracts: tuple[Contract, ...] = ()
     sampled: Contract | None = None
@@ -74,13 +69,16 @@ class Taken(Struct, frozen=True):
 class Stream:
     """Holds a stream's next number and its open windows."""
 
-    def __init__(self, plan: StreamPlan, device: str, epoch: int, next_seq: int, marks: Iterable[WindowMark]) -> None:
+    def __init__(
+        self, plan: StreamPlan, profile: Profile, device: str, epoch: int, next_seq: int, marks: Iterable[WindowMark]
+    ) -> None:
         self.plan = plan
+        self._profile = profile
         self.next_seq = next_seq
         self._device = device
         self._sample_seed = seed_of(device, epoch, plan.source.id, DROPPED_SAMPLE)
-        self._reader = Reader(plan.source, lax=plan.lax)
-        self._windows = Windows(plan.windows, marks) if plan.windows else None
+        self._reader = Reader(plan.source, profile, lax=plan.lax)
+        self._windows = profile.windows(plan.windows, marks) if plan.windows else None
         self._newest_ms: int | None = None  # when the newest events came, while windows are open
 
     @property
@@ -142,7 +140,7 @@ class Stream:
             closed.extend(self._windows.close_all() if final or step >= Step.SLOW else ())
         if not self.marks:
             self._newest_ms = None
-        kept = select(checked.events, verdict.keep)
+        kept = self._profile.select(checked.events, verdict.keep)
         self.next_seq = first_seq + len(lines)
         return Taken(
             first_seq=first_seq,
@@ -181,21 +179,21 @@ class Stream:
         )
 
     def _rest(self, events: Events, verdict: Verdict) -> Iterator[tuple[Events, bool]]:
-        windowed = verdict.windowed
+        profile, windowed = self._profile, verdict.windowed
         if self._windows is not None or self.plan.stores:
-            yield select(events, ~verdict.keep & windowed), True
+            yield profile.select(events, profile.without(windowed, verdict.keep)), True
         if self.plan.stores:
-            yield select(events, ~verdict.keep & ~windowed), False
+            yield profile.select(events, profile.neither(verdict.keep, windowed)), False
 
     def _sample_rows(self, events: Events, verdict: Verdict) -> dict[str, Column] | None:
-        contract = self.plan.sampled
-        if contract is None or not self.plan.sample_ratio:
+        profile = self._profile
+        if self.plan.sampled is None or not self.plan.sample_ratio:
             return None
-        taken = sampled(events.seqs, self._sample_seed, self.plan.sample_ratio) & ~verdict.keep
-        if not taken.any():
+        taken = profile.without(profile.sampled(events.seqs, self._sample_seed, self.plan.sample_ratio), verdict.keep)
+        if not profile.count(taken):
             return None
-        outcomes = [verdict.outcomes[code] for code in verdict.codes[taken].tolist()]
-        chosen = select(events, taken)
+        outcomes = [verdict.outcomes[code] for code in profile.picked(verdict.codes, taken)]
+        chosen = profile.select(events, taken)
         return {
             **chosen.columns,
             SOURCE_SEQ: chosen.seqs,
@@ -207,13 +205,12 @@ class Stream:
         field = self.plan.source.event_time_field
         if field is None or not len(events) or not self.plan.source.field(field).required:
             return None
-        times = np.asarray(events.columns[field], dtype=np.int64)
-        return int(times.min()), int(times.max())
+        return self._profile.bounds(events.columns[field])
 
     def _explained(self, first_seq: int, observed: int, verdict: Verdict, refused: tuple[Refused, ...]) -> Explained:
         """Return one count per fate, rule and reason of the range [first_seq, first_seq + observed)."""
         source = self.plan.source
-        found: list[tuple[Fate, int, str, str]] = [(Fate.KEPT, int(verdict.keep.sum()), "", "")]
+        found: list[tuple[Fate, int, str, str]] = [(Fate.KEPT, self._profile.count(verdict.keep), "", "")]
         for outcome, count in verdict.refusals():
             counted = self._windows is not None and outcome.windowed
             found.append((Fate.AGGREGATED if counted else Fate.DROPPED, count, outcome.rule, outcome.reason))
@@ -225,9 +222,9 @@ class Stream:
         counts = (Count(source.id, fate.value, rule, reason, count) for fate, count, rule, reason in found)
         return Explained(first_seq, first_seq + observed, tuple(counts)).counted()
 
-    def _readings(self, events: Events, kept: Mask, windowed: Mask) -> Readings:
-        source = self.plan.source
-        events, kept = select(events, windowed), kept[windowed]
+    def _readings(self, events: Events, kept: Mask, windowed: Mask) -> Any:
+        profile, source = self._profile, self.plan.source
+        events, kept = profile.select(events, windowed), profile.picked(kept, windowed)
         assert self._windows is not None
         assert source.event_time_field is not None
         subjects = (
@@ -235,8 +232,8 @@ class Stream:
             if source.subject_field is not None
             else [self._device] * len(events)
         )
-        times = np.asarray(events.columns[source.event_time_field], dtype=np.int64)
-        return Readings(events.seqs, subjects, times, matrix(events, self._windows.sensors, np.float64), kept)
+        times = events.columns[source.event_time_field]
+        return profile.readings(events, subjects, times, self._windows.sensors, kept)
 
     def _window_rows(self, closed: list[ClosedWindow]) -> Iterator[tuple[Contract, dict[str, Column]]]:
         for contract in self.plan.windows_contracts:

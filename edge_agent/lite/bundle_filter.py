@@ -4,9 +4,8 @@ from pathlib import Path
 
 from contracts import lite_model
 from contracts.bundle import Bundle, Model
-from contracts.contract import Contract
-from contracts.errors import ContractError
 from edge_agent.adapters import named_files
+from edge_agent.adapters.bundle_models import model_of
 from edge_agent.errors import BundleError
 from edge_agent.lite.filtering import LiteFilter, LiteScorer
 from edge_agent.lite.model import scorer_of
@@ -18,27 +17,19 @@ def lite_filter_of(bundle: Bundle, folder: Path, contract_id: str, device: str, 
     source, stream = bundle.contract(contract_id), bundle.stream(contract_id)
     rules = LiteRules(stream.rules, source, device, epoch) if stream.rules else None
     aggregates = stream.otherwise == "aggregate"
-    if stream.model is None:
-        return LiteFilter(rules=rules, aggregates=aggregates)
-    model = next((entry for entry in bundle.models if entry.id == stream.model), None)
+    model = model_of(bundle, contract_id)
     if model is None:
-        known = ", ".join(sorted(entry.id for entry in bundle.models)) or "none"
-        raise BundleError(f"bundle {bundle.version}: stream {source.id} names model {stream.model!r}, it has {known}")
-    return LiteFilter(model, _scorer(bundle, folder, source, model), rules, aggregates=aggregates)
+        return LiteFilter(rules=rules, aggregates=aggregates)
+    return LiteFilter(model, _scorer(bundle, folder, model), rules, aggregates=aggregates)
 
 
-def _scorer(bundle: Bundle, folder: Path, source: Contract, model: Model) -> LiteScorer:
+def _scorer(bundle: Bundle, folder: Path, model: Model) -> LiteScorer:
     label = f"model {model.id}@{model.version}"
     if model.lite_file is None or model.lite_sha256 is None:
         raise BundleError(
             f"bundle {bundle.version}: {label}: expected a lite_file for a device without ONNX Runtime, found none: "
             "export it, or give the device the full profile"
         )
-    for name in model.inputs:
-        try:
-            source.field(name)
-        except ContractError as error:
-            raise BundleError(f"bundle {bundle.version}: {label} over {source.id}: {error}") from error
     found = lite_model.decode(named_files.read(folder, model.lite_file, model.lite_sha256, label))
     if found.inputs != len(model.inputs):
         raise BundleError(

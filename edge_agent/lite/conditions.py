@@ -5,7 +5,7 @@ The twin of `edge_agent.core.filter.conditions`; what a condition means is said 
 
 import operator
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from contracts.contract import Contract, Field, FieldType
@@ -28,7 +28,7 @@ from contracts.edge_rules import (
 from edge_agent.core.filter.repeats import shortened
 
 Mask: TypeAlias = list[bool]
-LiteColumn: TypeAlias = Sequence[Any]  # a list, in which None is null, or an `array.array`
+LiteColumn: TypeAlias = Any  # a list, in which None is null, or an `array.array`
 
 _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "ne": operator.ne,

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from contracts.bundle import Model
 from contracts.edge_rules import as_float32
+from edge_agent.core.events import Column, Events
 from edge_agent.core.filter.outcomes import (
     NOT_SCORED,
     OTHERWISE,
@@ -67,27 +68,27 @@ class LiteFilter:
         """How long a kept event can bear on later ones: what `refill` must see again after a restart."""
         return self._rules.horizon_ms if self._rules is not None else 0
 
-    def decide(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn]) -> LiteVerdict:
+    def decide(self, events: Events) -> LiteVerdict:
         """Return what becomes of events, and remember those that are kept where a rule asks for it."""
-        return self._decide(seqs, columns)[0]
+        return self._decide(events)[0]
 
-    def refill(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn], kept: Sequence[bool]) -> None:
+    def refill(self, events: Events, kept: Mask) -> None:
         """Remember what an earlier process kept of these events; they come in their order, before any other."""
         if self._rules is not None:
-            self._rules.refill(seqs, columns, kept)
+            self._rules.refill(events.seqs, events.columns, kept)
 
-    def explain(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn]) -> list[Explanation]:
+    def explain(self, events: Events) -> list[Explanation]:
         """Decide as `decide` does, and say for each event why."""
-        verdict, seen = self._decide(seqs, columns)
-        scores: Sequence[float | None] = verdict.scores if verdict.scores is not None else [None] * len(seqs)
+        verdict, seen = self._decide(events)
+        scores: Sequence[float | None] = verdict.scores if verdict.scores is not None else [None] * len(events)
         rules = self._rules.rules if self._rules is not None else ()
         labels = [rule.label for rule in rules]
         return [
             explanation(seq, code, self._outcomes, labels, [came[row] for came in seen], score)
-            for row, (seq, code, score) in enumerate(zip(seqs, verdict.codes, scores, strict=True))
+            for row, (seq, code, score) in enumerate(zip(events.seqs, verdict.codes, scores, strict=True))
         ]
 
-    def fill(self, columns: dict[str, LiteColumn], verdict: LiteVerdict) -> dict[str, LiteColumn]:
+    def fill(self, columns: dict[str, Column], verdict: LiteVerdict) -> dict[str, Column]:
         """Return the kept events' columns with `score` and `model`, where the contract has these fields."""
         if verdict.scores is None or verdict.scored is None:
             return columns
@@ -101,11 +102,11 @@ class LiteFilter:
             filled["model"] = [label if scored[row] else None for row in kept]
         return filled
 
-    def _decide(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn]) -> tuple[LiteVerdict, tuple[Mask, ...]]:
-        judged = self._rules.judge(seqs, columns) if self._rules is not None else None
-        codes = judged.codes if judged is not None else [UNDECIDED] * len(seqs)
+    def _decide(self, events: Events) -> tuple[LiteVerdict, tuple[Mask, ...]]:
+        judged = self._rules.judge(events.seqs, events.columns) if self._rules is not None else None
+        codes = judged.codes if judged is not None else [UNDECIDED] * len(events)
         undecided = [code == UNDECIDED for code in codes]
-        scores = self._scores(columns, undecided, codes)
+        scores = self._scores(events.columns, undecided, codes)
         for row, open_ in enumerate(undecided):
             if open_ and codes[row] == UNDECIDED:
                 codes[row] = OTHERWISE

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from contracts import releases, topics
 from contracts.errors import ReleaseError
+from edge_agent.config import ProfileName
 from edge_agent.updating.errors import UpdatingConfigError
 
 RUN_S: Final = 120.0  # s; a bundle of 2 MB over 20 KB/s, the slowest link we count on
@@ -17,7 +18,8 @@ class UpdatingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where bundles come from, and who asks.
 
     `root_file` is the repository's root that the device was given when it was set up; `url` the server's address
-    without a path; the certificate is the device's own. `bundles_dir` holds all that is kept of bundles.
+    without a path; the certificate is the device's own. `bundles_dir` holds all that is kept of bundles. `profile` is
+    the agent's: a bundle must load in it.
     """
 
     device: str
@@ -29,6 +31,7 @@ class UpdatingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     root_file: str
     bundles_dir: str
     run_s: float = RUN_S
+    profile: ProfileName = "full"
 
 
 def load(path: Path) -> UpdatingConfig:

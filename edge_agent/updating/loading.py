@@ -7,12 +7,13 @@ import zstandard
 from contracts.bundle import Bundle
 from contracts.errors import OperatorMustActError
 from edge_agent.adapters import bundle_files
+from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.intake import QUARANTINE
 from edge_agent.updating.errors import UnusableBundleError
 
 
-def check(folder: Path, device: str) -> Bundle:
+def check(folder: Path, device: str, profile: ProfileName = "full") -> Bundle:
     """Load the bundle in a folder as the agent would and return its document. Raises UnusableBundleError."""
     try:
         bundle = bundle_files.load(folder)
@@ -21,7 +22,9 @@ def check(folder: Path, device: str) -> Bundle:
         if not (sources := sources - {LEDGER, QUARANTINE}):
             raise UnusableBundleError(f"bundle {bundle.version}: it has no contract for a source: build it again")
         streams = dict.fromkeys(sorted(sources), False)
-        plan = bundle_files.plan_of(bundle, folder, device=device, shard=0, epoch=0, streams=streams, stores=False)
+        plan = bundle_files.plan_of(
+            bundle, folder, device=device, shard=0, epoch=0, streams=streams, stores=False, profile=profile
+        )
         for entry in bundle.dictionaries:
             _check_dictionary(entry.id, plan.dictionaries[entry.contract])
     except OperatorMustActError as error:

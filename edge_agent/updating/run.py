@@ -164,7 +164,7 @@ class Updating:
         # The loader brings numpy and ONNX Runtime, 50 MB that a run without anything new does not need.
         from edge_agent.updating import loading
 
-        loading.check(self._staging, self._config.device)
+        loading.check(self._staging, self._config.device, self._config.profile)
 
     def _seal(self, number: int) -> None:
         self._staging.rename(bundle_versions.folder_of(self._folder, number))

@@ -8,6 +8,7 @@ import zstandard
 from contracts.contract import Contract
 from contracts.errors import ContractError
 from contracts.packing import Plan, embedded_plan
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.events import Reader
 from infra.datasets.replay import write_atomically
 from infra.dictionaries.errors import DictionaryError
@@ -25,7 +26,7 @@ def read_rows(path: Path, contract: Contract) -> Rows:
         lines = [line for line in path.read_bytes().split(b"\n") if line]
     except OSError as error:
         raise DictionaryError(f"{path}: expected a file of JSON lines: {error.strerror}") from error
-    checked = Reader(contract).read(0, lines)
+    checked = Reader(contract, ARRAYS).read(0, lines)
     if checked.refused:
         first = checked.refused[0]
         raise DictionaryError(

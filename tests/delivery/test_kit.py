@@ -11,6 +11,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.codec.sealing import Sealer
 from edge_agent.core.events import Reader
 from tests.delivery import small_disk
@@ -269,7 +270,7 @@ class TestScriptedBroker:
 
 def batch(first: int, end: int, other: int = 0) -> bytes:
     contract = probe_contracts()[PROBE]
-    checked = Reader(contract).read(first, events(first + other, end + other))
+    checked = Reader(contract, ARRAYS).read(first, events(first + other, end + other))
     (sealed,) = Sealer(contract, 7).seal(first, end, checked.events.seqs, checked.events.columns, 0)
     return sealed.data
 

@@ -169,13 +169,13 @@ _ARRAYS = {
 }
 
 
-def lists_of(rows: Sequence[Row], *, arrays: bool = False) -> dict[str, Sequence[Any]]:
+def lists_of(rows: Sequence[Row], first_seq: int = 0, *, arrays: bool = False) -> Events:
     """Return rows as columns of plain values; with `arrays`, required numbers as `array.array`."""
-    columns: dict[str, Sequence[Any]] = {field.name: [row[field.name] for row in rows] for field in FIELDS}
+    columns: dict[str, Column] = {field.name: [row[field.name] for row in rows] for field in FIELDS}
     for field in FIELDS:
         if arrays and field.required and field.type in _ARRAYS:
             columns[field.name] = array(_ARRAYS[field.type], columns[field.name])
-    return columns
+    return Events(array("q", range(first_seq, first_seq + len(rows))), columns, [], [])
 
 
 class Decided(Struct, frozen=True):

@@ -15,6 +15,7 @@ from contracts.bundle import Model
 from edge_agent.adapters.cipher import KEY_BYTES, LibraryCipher
 from edge_agent.agent import Agent, Settings
 from edge_agent.app import resume
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.filter.filtering import Filter
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.core.sources.producers import Producers
@@ -49,7 +50,7 @@ def plan_of(epoch: int) -> Plan:
         windows=bundle_of().stream("telemetry").windows,
         windows_contracts=(CONTRACTS["telemetry_windows"],),
     )
-    return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,))
+    return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,), ARRAYS)
 
 
 class Lines:

@@ -16,10 +16,12 @@ from contracts.edge_rules import Compare, DeadBand, Drop, EdgeRule, Keep, OnChan
 from contracts.errors import ContractError
 from contracts.ledger import Fate
 from edge_agent.adapters import bundle_files
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.events import Reader
 from edge_agent.core.intake import Intake, Plan
 from edge_agent.errors import BundleError
 from edge_agent.lite.bundle_filter import lite_filter_of
+from edge_agent.lite.lists import LISTS
 from infra.bundles.scoring import require_same_scores, score_rows
 from infra.setup import paths
 from onnx_models.dataset import SENSOR_COLUMNS, read_sensor_record
@@ -80,9 +82,11 @@ def test_both_profiles_decide_alike_over_real_rows(model_files: dict[str, bytes]
     light = lite_filter_of(bundle, tmp_path, "telemetry", "device", 3)
     rows = read_sensor_record(paths.shuttle_csv_gz()).rows[40_000:42_000].astype(np.int64).tolist()
     values = [dict(zip(SENSOR_COLUMNS, row, strict=True)) for row in rows]
-    events = Reader(CONTRACTS["telemetry"]).read(0, lines_of([reading(n, **v) for n, v in enumerate(values)])).events
-    columns = {name: list(column) for name, column in events.columns.items()}
-    one, other = plan.streams[0].filter.explain(events), light.explain(events.seqs.tolist(), columns)
+    events = (
+        Reader(CONTRACTS["telemetry"], ARRAYS).read(0, lines_of([reading(n, **v) for n, v in enumerate(values)])).events
+    )
+    lists = Reader(CONTRACTS["telemetry"], LISTS).read(0, events.lines).events
+    one, other = plan.streams[0].filter.explain(events), light.explain(lists)
     assert one == other
     decided = {explanation.reason for explanation in one}
     assert decided == {"kept_by_rule", "dropped_by_rule", "unchanged", "scored_high", "filtered"}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.contract import Checks, Contract, Field, FieldType
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.events import Reader, json_bytes
 from edge_agent.core.refusal import EVENT_BYTES_MAX, refusal
 from tests.edge_agent.plant import CONTRACTS, lines_of, reading
@@ -50,7 +51,7 @@ EVENTS = st.dictionaries(st.sampled_from([f.name for f in CONTRACT.fields]), SCA
 
 def code(**changes: Any) -> str:
     event = {name: value for name, value in (GOOD | changes).items() if value is not ...}
-    (entry,) = Reader(CONTRACT).read(3, [json.dumps(event).encode()]).refused
+    (entry,) = Reader(CONTRACT, ARRAYS).read(3, [json.dumps(event).encode()]).refused
     assert entry.seq == 3
     return entry.code
 
@@ -85,7 +86,7 @@ def test_a_refused_event_names_field_and_check(changes: dict[str, Any], expected
 
 @pytest.mark.parametrize("line", [b"", b"{", b"5", b"[1]", b'{"a":1} {"a":2}', b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_event_is_refused_as_such(line: bytes) -> None:
-    checked = Reader(CONTRACT).read(0, [line, json.dumps(GOOD).encode(), line])
+    checked = Reader(CONTRACT, ARRAYS).read(0, [line, json.dumps(GOOD).encode(), line])
     expected = "event.max_bytes" if len(line) > EVENT_BYTES_MAX else "event.json"
     assert [(entry.seq, entry.code) for entry in checked.refused] == [(0, expected), (2, expected)]
     assert checked.events.seqs.tolist() == [1]
@@ -94,7 +95,7 @@ def test_what_is_no_event_is_refused_as_such(line: bytes) -> None:
 def test_lines_cannot_borrow_from_each_other() -> None:
     """Three lines that would be three valid values if they were parsed as one text."""
     good = json.dumps(GOOD).encode()
-    checked = Reader(CONTRACT).read(0, [good + b" " + good, b'{"x":[1', b"2]," + good[1:]])
+    checked = Reader(CONTRACT, ARRAYS).read(0, [good + b" " + good, b'{"x":[1', b"2]," + good[1:]])
     assert [entry.code for entry in checked.refused] == ["event.json"] * 3
 
 
@@ -102,7 +103,7 @@ def test_lines_cannot_borrow_from_each_other() -> None:
 @given(st.lists(EVENTS, min_size=1, max_size=5))
 def test_every_line_is_valid_or_refused_and_both_checks_agree(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event).encode() for event in events]
-    checked = Reader(CONTRACT).read(100, lines)
+    checked = Reader(CONTRACT, ARRAYS).read(100, lines)
     refused = {entry.seq: entry.code for entry in checked.refused}
     assert sorted([*checked.events.seqs.tolist(), *refused]) == list(range(100, 100 + len(lines)))
     for seq, line in enumerate(lines, 100):
@@ -116,20 +117,22 @@ def test_every_line_is_valid_or_refused_and_both_checks_agree(events: list[dict[
 @given(st.datetimes(timezones=st.timezones()))
 def test_times_are_exact_microseconds(moment: Any) -> None:
     text = moment.astimezone(datetime.UTC).isoformat()
-    events = Reader(CONTRACT).read(0, [json.dumps(GOOD | {"moment": text}).encode()]).events
+    events = Reader(CONTRACT, ARRAYS).read(0, [json.dumps(GOOD | {"moment": text}).encode()]).events
     since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert events.columns["moment"].tolist() == [since // datetime.timedelta(microseconds=1)]  # type: ignore[union-attr]
 
 
 def test_text_columns_are_read_as_numbers_and_times() -> None:
     event = {"name": "n", "whole": "7", "small": "0.5", "real": "nan", "moment": "2026-01-01T00:00:00Z"}
-    checked = Reader(CONTRACT, lax=True).read(0, lines_of([event, event | {"real": "2"}, event | {"whole": "x"}]))
+    checked = Reader(CONTRACT, ARRAYS, lax=True).read(
+        0, lines_of([event, event | {"real": "2"}, event | {"whole": "x"}])
+    )
     assert [entry.code for entry in checked.refused] == ["real.finite", "whole.type"]
     assert checked.events.columns["whole"].tolist() == [7]  # type: ignore[union-attr]
 
 
 def test_json_size_is_never_more_than_the_source_wrote_nor_than_the_contract_names() -> None:
-    reader = Reader(CONTRACTS["telemetry"])
+    reader = Reader(CONTRACTS["telemetry"], ARRAYS)
     compact = lines_of([reading(seq) for seq in range(20)])
     size = sum(map(len, compact)) + len(compact)
     assert json_bytes(reader.read(0, compact).events) == size

@@ -21,6 +21,7 @@ from edge_agent.adapters.followed_file import MARKS_MAX, FollowedFile
 from edge_agent.adapters.opening import open_file
 from edge_agent.adapters.source_files import FileReader, open_source
 from edge_agent.config import FileSource
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.events import Reader
 from edge_agent.core.refusal import EVENT_BYTES_MAX
 from edge_agent.core.sources.csv_records import CsvRecords
@@ -351,7 +352,7 @@ def test_what_no_contract_takes_is_still_an_event(tmp_path: Path) -> None:
     )
     path.write_bytes(data + lines[2])
     source = open_source(path, follow=False)
-    read = Reader(CONTRACTS["telemetry"]).read(0, source.read(100))
+    read = Reader(CONTRACTS["telemetry"], ARRAYS).read(0, source.read(100))
     source.close()
     assert [entry.code for entry in read.refused] == ["event.json", "event.json", "event.max_bytes"]
     assert list(read.events.seqs) == [0, 3, 5]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from contracts import microbatch
 from contracts.errors import BatchFormatError
 from contracts.microbatch import BATCH_BYTES_MAX, RAW_BYTES_MAX, Codec
+from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.codec.payload import PayloadDecoder, PayloadEncoder, Purpose
 from edge_agent.core.codec.sealing import Sealer
 from edge_agent.core.events import Reader
@@ -131,14 +132,14 @@ def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None
     contract = CONTRACTS["telemetry"]
     lines = lines_of([reading(seq) for seq in range(1_500)])
     encoder = PayloadEncoder(contract)
-    events = Reader(contract).read(0, lines).events
+    events = Reader(contract, ARRAYS).read(0, lines).events
     samples: list[bytes | bytearray | memoryview] = []
     for first in range(0, 1_500, 10):
         part = slice(first, first + 10)
         samples.append(encoder.packed(events.seqs[part], {n: c[part] for n, c in events.columns.items()}) or b"")
     trained = zstandard.train_dictionary(4_096, samples).as_bytes()
     plain, small = Sealer(contract, 7), Sealer(contract, 7, trained)
-    columns = Reader(contract).read(0, lines[:10]).events.columns
+    columns = Reader(contract, ARRAYS).read(0, lines[:10]).events.columns
     (one,), (other,) = (sealer.seal(0, 10, range(10), columns, 1) for sealer in (plain, small))
     header, payload = microbatch.parse(other.data)
     assert header.dictionary_id == zstandard.ZstdCompressionDict(trained).dict_id() >= 32_768

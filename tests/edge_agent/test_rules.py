@@ -97,8 +97,7 @@ def test_every_profile_decides_as_the_documents_say(
     one, other = full(rules, model=model, aggregates=aggregates), light(rules, model=model, aggregates=aggregates)
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
-        seqs = list(range(first, first + len(part)))
-        verdict, twin = one.decide(events_of(part, first)), other.decide(seqs, lists_of(part, arrays=arrays))
+        verdict, twin = one.decide(events_of(part, first)), other.decide(lists_of(part, first, arrays=arrays))
         assert verdict.keep.tolist() == twin.keep == [e.kept for e in expected[first : first + size]]
         assert verdict.codes.tolist() == twin.codes
         assert [place_of(code) for code in twin.codes] == [e.rule for e in expected[first : first + size]]
@@ -115,7 +114,7 @@ def test_explanations_name_rule_score_and_what_let_the_event_go_on(
 ) -> None:
     expected = judged(rules, rows, model=model)
     said = full(rules, model=model).explain(events_of(rows))
-    assert said == light(rules, model=model).explain(range(len(rows)), lists_of(rows))
+    assert said == light(rules, model=model).explain(lists_of(rows))
     for seq, (one, decided) in enumerate(zip(said, expected, strict=True)):
         assert (one.seq, one.kept) == (seq, decided.kept)
         if decided.rule is not None:
@@ -136,11 +135,10 @@ def test_a_restart_that_sees_what_was_kept_decides_alike(
     one, other = full(rules, model=model), light(rules, model=model)
     for seq, row in kept:
         one.refill(events_of([row], seq), np.ones(1, dtype=np.bool_))
-        other.refill([seq], lists_of([row]), [True])
+        other.refill(lists_of([row], seq), [True])
     rest = rows[stop:]
-    seqs = list(range(stop, stop + len(rest)))
     assert one.decide(events_of(rest, stop)).keep.tolist() == [e.kept for e in expected[stop:]]
-    assert other.decide(seqs, lists_of(rest)).keep == [e.kept for e in expected[stop:]]
+    assert other.decide(lists_of(rest, stop)).keep == [e.kept for e in expected[stop:]]
 
 
 @settings(max_examples=50)
@@ -153,10 +151,10 @@ def test_events_that_were_not_kept_may_be_seen_again_too(
     kept = [e.kept for e in expected[:stop]]
     seen = rows[:stop]
     one.refill(events_of(seen), np.array(kept, dtype=np.bool_))
-    other.refill(range(len(seen)), lists_of(seen), kept)
+    other.refill(lists_of(seen), kept)
     rest = rows[stop:]
     assert one.decide(events_of(rest, stop)).keep.tolist() == [e.kept for e in expected[stop:]]
-    assert other.decide(range(stop, len(rows)), lists_of(rest)).keep == [e.kept for e in expected[stop:]]
+    assert other.decide(lists_of(rest, stop)).keep == [e.kept for e in expected[stop:]]
 
 
 ROW: Row = {
@@ -171,7 +169,7 @@ def rule(action: object, when: object = None) -> tuple[EdgeRule, ...]:
 
 def kept_of(rules: tuple[EdgeRule, ...], rows: list[Row]) -> list[bool]:
     verdict = full(rules, model=False).decide(events_of(rows))
-    assert light(rules, model=False).decide(range(len(rows)), lists_of(rows)).keep == verdict.keep.tolist()
+    assert light(rules, model=False).decide(lists_of(rows)).keep == verdict.keep.tolist()
     return verdict.keep.tolist()
 
 
@@ -340,7 +338,7 @@ def test_fields_of_the_model_are_filled_only_where_it_was_asked() -> None:
     filled = filter_.fill({"score": [None] * 3, "model": [None] * 3}, verdict)
     assert filled == {"score": [None, 1.0, None], "model": [None, "probe@3", "probe@3"]}
     twin = light(rules, model=True)
-    assert twin.fill({"score": [None] * 3, "model": [None] * 3}, twin.decide(range(4), lists_of(rows))) == filled
+    assert twin.fill({"score": [None] * 3, "model": [None] * 3}, twin.decide(lists_of(rows))) == filled
 
 
 @pytest.mark.parametrize("module", ["edge_agent.lite.bundle_filter", "contracts.bundle", "contracts.recall"])

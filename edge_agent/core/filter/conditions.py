@@ -4,7 +4,7 @@
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import repeat
 from typing import Any, Final, TypeAlias
@@ -141,7 +141,7 @@ def _joined(join: Callable[[Mask, Mask], Mask], parts: list[Matcher]) -> Matcher
     return lambda chunk: reduce(join, [part(chunk) for part in parts])
 
 
-def _not_null(column: list[Any]) -> Mask:
+def _not_null(column: Sequence[Any]) -> Mask:
     return np.fromiter(map(operator.is_not, column, repeat(None)), np.bool_, len(column))
 
 
