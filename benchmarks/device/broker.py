@@ -47,12 +47,15 @@ class Broker:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._ca_file = folder / "ca.pem"
+        self._ca_file.write_bytes(self._signed(AUTHORITY, self._key, is_authority=True))
+        self._issued: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
 
     def identity(self, name: str) -> Identity:
         """Return a certificate for a name, and its key."""
         found = Identity(self._ca_file, self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        if not found.cert_file.exists():
+        if name not in self._issued:
+            self._issued.add(name)
             key = ec.generate_private_key(ec.SECP256R1())
             found.key_file.write_bytes(papers.key_pem(key))
             found.cert_file.write_bytes(self._signed(name, key, is_authority=False))
@@ -62,7 +65,6 @@ class Broker:
         """Start it and wait until it listens. Raises OperatorMustActError when it does not."""
         if not mosquitto_binary().exists():
             raise OperatorMustActError(f"{mosquitto_binary()}: expected the broker, found none: run make setup")
-        self._ca_file.write_bytes(self._signed(AUTHORITY, self._key, is_authority=True))
         (self._folder / "acl").write_text(RULES)
         config = self._folder / "mosquitto.conf"
         config.write_text(self._settings(self.identity("broker")))

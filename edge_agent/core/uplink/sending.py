@@ -18,6 +18,7 @@ from edge_agent.errors import IllegalStepError
 
 SEND_WINDOW: Final = 20  # publishes; a broker's usual receive maximum, and 20 x 128 KiB stay under 3 MB
 LIVE_PLACES: Final = 6  # of them; a live batch never waits for a backlog batch to be answered
+BACKLOG_BYTES: Final = 524_288  # bytes of backlog under way at once; each is in memory about three times until answered
 RESEND_S: Final = 30.0  # s; some twenty times the way to the lake and back, so a resend is nearly always a repair
 RESEND_S_MAX: Final = 300.0  # s; a lake that stands still for an hour gets each batch a dozen times, not a hundred
 RETRY_S: Final = 2.0  # s; a gateway restarts in about this time
@@ -90,7 +91,7 @@ class SendWindow:
         self._outstanding: dict[int, float] = {}  # id -> when published; until answered, committed or not
         self._waiting: dict[tuple[str, Lane], deque[PendingBatch]] = {}
         self._segments: dict[int, int] = {}  # batches by segment
-        self._backlog_outstanding: set[int] = set()
+        self._backlog_outstanding: dict[int, int] = {}  # id -> bytes
         self._paused_until_s = 0.0
         self.window = SEND_WINDOW
         self.published = 0
@@ -140,10 +141,10 @@ class SendWindow:
         if now_s < self._paused_until_s or len(self._outstanding) >= self.window:
             return None
         sending = self._next(Lane.LIVE)
-        if sending is None and len(self._backlog_outstanding) < max(1, self.window - LIVE_PLACES):
+        if sending is None and self._has_room_for_backlog():
             sending = self._next(Lane.BACKLOG)
             if sending is not None:
-                self._backlog_outstanding.add(sending.batch.id)
+                self._backlog_outstanding[sending.batch.id] = sending.batch.length
         if sending is None:
             return None
         sending.state = step(sending.state, Event.PUBLISH)
@@ -157,7 +158,7 @@ class SendWindow:
         """Follow the broker's answer: ACCEPTED, UNHEARD (nobody subscribes, or quota exceeded) or REFUSED."""
         if self._outstanding.pop(batch_id, None) is None:
             return  # an answer over a link that is gone
-        self._backlog_outstanding.discard(batch_id)
+        self._backlog_outstanding.pop(batch_id, None)
         if event is Event.UNHEARD:
             self._paused_until_s = now_s + PAUSE_S
         sending = self._sendings.get(batch_id)
@@ -215,6 +216,10 @@ class SendWindow:
             sending.state = step(sending.state, Event.WATERMARK)
         self._forget({batch.id for batch in done})
         return done
+
+    def _has_room_for_backlog(self) -> bool:
+        places = max(1, self.window - LIVE_PLACES)
+        return len(self._backlog_outstanding) < places and sum(self._backlog_outstanding.values()) < BACKLOG_BYTES
 
     def _next(self, lane: Lane) -> Sending | None:
         ready = self._ready[lane]
