@@ -14,7 +14,7 @@ from contracts.ledger import Fate
 from contracts.microbatch import Flag
 from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
 from edge_agent.core.codec.sealing import SealedBatch, Sealer
-from edge_agent.core.codec.unsealing import Unsealer
+from edge_agent.core.codec.unsealing import Form, Unsealer
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Column, Events
 from edge_agent.core.profile import Profile
@@ -40,7 +40,8 @@ class StoredRows(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What the bundle says about a device's streams, whose filters are of the device's profile.
 
-    `dictionaries` are zstd dictionaries by contract id.
+    `dictionaries` are zstd dictionaries by contract id. `earlier` are forms of a stream's rows in other bundles of the
+    device: the spool may still hold such rows.
     """
 
     device: str
@@ -51,26 +52,29 @@ class Plan(Struct, frozen=True):
     streams: tuple[StreamPlan, ...]
     profile: Profile
     dictionaries: dict[str, bytes] = {}
+    earlier: dict[str, tuple[Form, ...]] = {}
 
 
-class Intake:
-    """Holds the streams, the next number of each and the ledger entries that are owed.
+class Parts:
+    """What a plan is carried out with: made beforehand, so that another plan comes into force between two chunks."""
 
-    A restart gives it the newest durable metadata.
-    """
-
-    def __init__(self, plan: Plan, newest: Meta | None) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, newest: Meta | None = None) -> None:
+        self.plan = plan
         contracts = [plan.ledger, plan.quarantine]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
-        self._sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
-        self._unsealers = {
-            stream.source.id: Unsealer(stream.source, plan.profile, plan.dictionaries.get(stream.source.id, b""))
+        self.sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
+        self.unsealers = {
+            stream.source.id: Unsealer(
+                stream.source,
+                plan.profile,
+                plan.dictionaries.get(stream.source.id, b""),
+                plan.earlier.get(stream.source.id, ()),
+            )
             for stream in plan.streams
         }
         next_seq = newest.next_seq if newest is not None else {}
-        self._streams = {
+        self.streams = {
             stream.source.id: Stream(
                 stream,
                 plan.profile,
@@ -81,12 +85,61 @@ class Intake:
             )
             for stream in plan.streams
         }
+
+
+class Intake:
+    """Holds the streams, the next number of each and the ledger entries that are owed.
+
+    A restart gives it the newest durable metadata.
+    """
+
+    def __init__(self, plan: Plan, newest: Meta | None) -> None:
+        self._parts = Parts(plan, newest)
+        self._use(self._parts)
+        next_seq = newest.next_seq if newest is not None else {}
         self._derived_seq = {name: next_seq.get(name, 0) for name in self._sealers if name not in self._streams}
         self._other_seq = {name: seq for name, seq in next_seq.items() if name not in self._sealers}
         self._number = newest.number + 1 if newest is not None else 0
         self._topic = topics.up(plan.shard, plan.device)
         self._producers = newest.producers if newest is not None else Producers()
         self._owed = Owed(newest.owed if newest is not None else ())
+
+    def _use(self, parts: Parts) -> None:
+        self._plan, self._sealers, self._unsealers = parts.plan, parts.sealers, parts.unsealers
+        self._streams = parts.streams
+
+    @property
+    def parts(self) -> Parts:
+        """What is in force."""
+        return self._parts
+
+    def close_for(self, plan: Plan, sealed_at_ms: int) -> Group | None:
+        """Close the windows that another plan does not have, so that it can come into force; None without any.
+
+        They end where they are, and their rows say so; the other plan's windows begin with the next event.
+        """
+        planned = {stream.source.id: stream.windows for stream in plan.streams}
+        batches: list[SealedBatch] = []
+        for name, stream in self._streams.items():
+            for contract, rows in stream.close_except(planned.get(name, ())):
+                batches += self._derived(contract, rows, sealed_at_ms)
+        if not batches:
+            return None
+        meta = self._meta(batches, (), (), sealed_at_ms)
+        return Group(msgspec.structs.replace(meta, wire=self._wire(batches, [])), tuple(batches), is_account=True)
+
+    def adopt(self, parts: Parts) -> None:
+        """Let another plan of the same streams be in force from the next chunk on; what `close_for` made is durable.
+
+        Numbers go on, open windows stay open, and what was owed stays owed.
+        """
+        for name, stream in parts.streams.items():
+            stream.succeed(self._streams[name])
+        seqs = self._other_seq | self._derived_seq
+        self._parts = parts
+        self._use(parts)
+        self._derived_seq = {name: seqs.pop(name, 0) for name in self._sealers if name not in self._streams}
+        self._other_seq = seqs
 
     def next_seq(self, contract: str) -> int:
         """Number of the stream's next event that no group accounts for."""
@@ -241,6 +294,7 @@ class Intake:
             len(payload.data),
             zlib.crc32(payload.data),
             windowed,
+            self._sealers[source].fingerprint,
         )
         return StoredRows(ref, payload.data)
 

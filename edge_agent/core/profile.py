@@ -4,7 +4,7 @@ There are two implementations, `edge_agent.core.arrays` with numpy and `edge_age
 same rows for the same events; only quantiles of large windows differ, for which the latter has no sketch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from contracts.bundle import Windows as WindowsPlan
@@ -54,6 +54,18 @@ class EventFilter(Protocol):
 
     def decide(self, events: Events) -> Verdict:
         """Return what becomes of events, and remember those that are kept where a rule asks for it."""
+        ...
+
+    def consider(self, events: Events) -> Verdict:
+        """Decide as `decide` does, and remember nothing of it."""
+        ...
+
+    def spare(self) -> "EventFilter":
+        """Return a filter that keeps everything, for a chunk that this one fails at."""
+        ...
+
+    def inherit(self, before: Any) -> None:
+        """Remember what another bundle's filter of the same profile does, where the rules are the same."""
         ...
 
     def refill(self, events: Events, kept: Mask) -> None:
@@ -106,6 +118,14 @@ class OpenedWindows(Protocol):
 
     def close_all(self) -> list[ClosedWindow]:
         """Close everything."""
+        ...
+
+    def close_except(self, plans: Collection[WindowsPlan]) -> list[ClosedWindow]:
+        """Close what is open in other plans than these."""
+        ...
+
+    def take_over(self, before: Any) -> None:
+        """Go on with what another bundle's windows have open in plans that both have."""
         ...
 
 

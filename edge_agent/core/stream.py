@@ -1,6 +1,6 @@
 """One stream of a device: lines are checked, filtered and counted in windows, once per flush."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from contracts.ledger import Fate
 from contracts.offshoots import SOURCE_SEQ
 from contracts.sampling import DROPPED_SAMPLE, seed_of
 from edge_agent.core.accounts import Count, Explained
-from edge_agent.core.events import Column, Events, Mask, Reader, Refused, json_bytes
+from edge_agent.core.events import Checked, Column, Events, Mask, Reader, Refused, json_bytes
 from edge_agent.core.profile import EventFilter, Profile, Verdict
 from edge_agent.core.spool.pressure import Step
 from edge_agent.core.windows.held import ClosedWindow
@@ -80,6 +80,7 @@ class Stream:
         self._reader = Reader(plan.source, profile, lax=plan.lax)
         self._windows = profile.windows(plan.windows, marks) if plan.windows else None
         self._newest_ms: int | None = None  # when the newest events came, while windows are open
+        self.decide: Callable[[Events], Verdict] = plan.filter.decide  # whoever compares two bundles stands between
 
     @property
     def resume_seq(self) -> int:
@@ -112,6 +113,25 @@ class Stream:
         orphans = sum(mark.count - mark.kept for mark in self._windows.orphans)
         return self._windows.forgo() + orphans
 
+    def close_except(self, plans: Collection[WindowsPlan]) -> tuple[tuple[Contract, dict[str, Column]], ...]:
+        """Close what is open in other plans than these; return the rows by their contract."""
+        closed = self._windows.close_except(plans) if self._windows is not None else []
+        return tuple(self._window_rows(closed))
+
+    def succeed(self, before: "Stream") -> None:
+        """Go on where the same stream of another bundle stands, between two chunks.
+
+        Windows that both plan stay open as they are; others of that bundle must be closed. What rules remember is for
+        whoever made this stream's filter: it must know what has travelled.
+        """
+        self.next_seq, self._newest_ms = before.next_seq, before._newest_ms
+        if self._windows is not None and before._windows is not None:
+            self._windows.take_over(before._windows)
+
+    def read(self, first_seq: int, lines: Sequence[bytes]) -> Checked:
+        """Check lines against the stream's contract, and do nothing else with them."""
+        return self._reader.read(first_seq, lines)
+
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
         return self._windows is None or self._windows.is_whole()
@@ -133,7 +153,7 @@ class Stream:
             self._newest_ms = now_ms
         first_seq = self.next_seq
         checked = self._reader.read(first_seq, lines)
-        verdict = self.plan.filter.decide(checked.events)
+        verdict = self.decide(checked.events)
         closed: list[ClosedWindow] = []
         if self._windows is not None:
             closed = self._windows.add(self._readings(checked.events, verdict.keep, verdict.windowed))

@@ -72,6 +72,22 @@ class LiteFilter:
         """Return what becomes of events, and remember those that are kept where a rule asks for it."""
         return self._decide(events)[0]
 
+    def consider(self, events: Events) -> LiteVerdict:
+        """Decide as `decide` does, and remember nothing of it."""
+        if self._rules is None:
+            return self.decide(events)
+        with self._rules.forgetting():
+            return self.decide(events)
+
+    def spare(self) -> "LiteFilter":
+        """Return a filter that keeps everything, for a chunk that this one fails at: no event may disappear by it."""
+        return LiteFilter()
+
+    def inherit(self, before: "LiteFilter") -> None:
+        """Remember what another bundle's filter does, where the rules are the same."""
+        if self._rules is not None and before._rules is not None:
+            self._rules.inherit(before._rules)
+
     def refill(self, events: Events, kept: Mask) -> None:
         """Remember what an earlier process kept of these events; they come in their order, before any other."""
         if self._rules is not None:

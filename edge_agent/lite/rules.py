@@ -1,6 +1,7 @@
 """The rules of a stream over a chunk of events, without numpy: the twin of `edge_agent.core.filter.rules`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from msgspec import Struct
@@ -42,6 +43,19 @@ class LiteRules:
     def keys(self) -> int:
         """How many keys are remembered."""
         return sum(map(len, self._keyed.values()))
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Remember nothing of what is decided meanwhile."""
+        kept, self._keyed = self._keyed, repeats.copied(self._keyed)
+        try:
+            yield
+        finally:
+            self._keyed = kept
+
+    def inherit(self, before: "LiteRules") -> None:
+        """Remember what the rules of another bundle do, where these are the same."""
+        self._keyed = repeats.inherited(self.rules, self._keyed, before.rules, before._keyed)
 
     def judge(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn]) -> LiteJudged:
         """Return what rules decide from each event alone."""

@@ -6,7 +6,7 @@ as Arrow too. Without numpy both work on `array.array`s and lists.
 """
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from functools import cache
 from typing import Final, NamedTuple
@@ -24,6 +24,10 @@ from edge_agent.core.codec.packed import Packer
 from edge_agent.core.codec.record_batch import CODES, Column, Columns
 
 LARGE_BYTES: Final = 65_536  # bytes; beyond, level 19 would take tens of ms and several MB for its tables
+
+# The process's one of a kind, by level or form and dictionary: each holds tables of up to some MB.
+_COMPRESSORS: Final[dict[tuple[int, bytes], zstandard.ZstdCompressor]] = {}
+_DECOMPRESSORS: Final[dict[tuple[bytes, bool], zstandard.ZstdDecompressor]] = {}
 
 
 class Purpose(Enum):
@@ -63,7 +67,7 @@ class PayloadEncoder:
         self._columns = wire.columns(contract)
         self._packer = Packer(contract, dictionary)
         self._dictionary = dictionary
-        self._dictionary_id = zstandard.ZstdCompressionDict(dictionary).dict_id() if dictionary else 0
+        self._dictionary_id = dictionary_id(dictionary)
 
     def encode(self, seqs: Column, columns: Columns, purpose: Purpose = Purpose.WIRE) -> Payload:
         """Encode and compress rows; a field that `columns` lacks is null.
@@ -151,8 +155,27 @@ def _arrow_compressor(level: int) -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(level=level)
 
 
-@cache
+def dictionary_id(dictionary: bytes) -> int:
+    """Return the number inside a zstd dictionary, 0 for none."""
+    return zstandard.ZstdCompressionDict(dictionary).dict_id() if dictionary else 0
+
+
+def forget_all_but(dictionaries: Collection[bytes]) -> None:
+    """Let go of what was made for dictionaries that are not used any more; another use makes it again."""
+    for key in [key for key in _COMPRESSORS if key[1] and key[1] not in dictionaries]:
+        del _COMPRESSORS[key]
+    for source in [source for source in _DECOMPRESSORS if source[0] and source[0] not in dictionaries]:
+        del _DECOMPRESSORS[source]
+
+
 def _packed_compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
+    found = _COMPRESSORS.get((level, dictionary))
+    if found is None:
+        found = _COMPRESSORS[level, dictionary] = _new_packed_compressor(level, dictionary)
+    return found
+
+
+def _new_packed_compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompressor:
     # Told how much it will get: else level 19 takes tables for 8 MB at a time.
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
@@ -167,8 +190,14 @@ def _packed_compressor(level: int, dictionary: bytes) -> zstandard.ZstdCompresso
     return zstandard.ZstdCompressor(dict_data=trained, compression_params=parameters)
 
 
-@cache
 def _decompressor(dictionary: bytes, magicless: bool) -> zstandard.ZstdDecompressor:
+    found = _DECOMPRESSORS.get((dictionary, magicless))
+    if found is None:
+        found = _DECOMPRESSORS[dictionary, magicless] = _new_decompressor(dictionary, magicless)
+    return found
+
+
+def _new_decompressor(dictionary: bytes, magicless: bool) -> zstandard.ZstdDecompressor:
     form = zstandard.FORMAT_ZSTD1_MAGICLESS if magicless else zstandard.FORMAT_ZSTD1
     trained = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
     return zstandard.ZstdDecompressor(dict_data=trained, format=form)

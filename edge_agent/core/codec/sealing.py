@@ -27,7 +27,7 @@ class Sealer:
     def __init__(self, contract: Contract, epoch: int, dictionary: bytes = b"") -> None:
         self.contract = contract
         self._epoch = epoch
-        self._fingerprint = fingerprint(contract)
+        self.fingerprint = fingerprint(contract)
         self._encoder = PayloadEncoder(contract, dictionary)
 
     def seal(
@@ -49,7 +49,7 @@ class Sealer:
                 *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms, flags),
             ]
         header = Header(
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             epoch=self._epoch,
             first_seq=first_seq,
             span=end_seq - first_seq,

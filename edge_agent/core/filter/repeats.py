@@ -9,6 +9,7 @@ other way round. Since only kept events are remembered, `refill` with those of t
 can still refuse anything.
 """
 
+import copy
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,12 @@ class Duplicates:
         if len(self._times) > KEYS_MAX:
             del self._times[next(iter(self._times))]
 
+    def copied(self) -> "Duplicates":
+        """Return an equal memory that changes on its own."""
+        twin = copy.copy(self)
+        twin._times = dict(self._times)
+        return twin
+
 
 class Changes:
     """`on_change`: keys with time and watched values of the newest kept event."""
@@ -96,6 +103,12 @@ class Changes:
         if len(self._last) > KEYS_MAX:
             del self._last[next(iter(self._last))]
 
+    def copied(self) -> "Changes":
+        """Return an equal memory that changes on its own."""
+        twin = copy.copy(self)
+        twin._last = dict(self._last)
+        return twin
+
 
 Keyed: TypeAlias = Duplicates | Changes
 
@@ -109,6 +122,29 @@ def keyed_of(rules: Iterable[EdgeRule], contract: Contract) -> dict[int, Keyed]:
         elif isinstance(rule.action, OnChange):
             keyed[place] = Changes(rule.action, contract)
     return keyed
+
+
+def copied(keyed: Mapping[int, Keyed]) -> dict[int, Keyed]:
+    """Return memories that change on their own."""
+    return {place: memory.copied() for place, memory in keyed.items()}
+
+
+def inherited(
+    rules: Sequence[EdgeRule], keyed: Mapping[int, Keyed], before: Sequence[EdgeRule], theirs: Mapping[int, Keyed]
+) -> dict[int, Keyed]:
+    """Return the memories of `rules`, those of rules that were there before as copies of what these remember.
+
+    A rule is the same when it concerns and refuses the same events, whatever its name and place.
+    """
+    known = [(before[place], memory) for place, memory in theirs.items()]
+    found = dict(keyed)
+    for place, memory in keyed.items():
+        rule = rules[place]
+        for other, remembered in known:
+            same = (other.when, other.action, remembered.by) == (rule.when, rule.action, memory.by)
+            if same:
+                found[place] = remembered.copied()
+    return found
 
 
 def lanes(

@@ -3,6 +3,8 @@
 `edge_agent.lite.rules` says the same without numpy; the order of the steps is that of `contracts.edge_rules`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -52,6 +54,19 @@ class Rules:
     def keys(self) -> int:
         """How many keys are remembered."""
         return sum(map(len, self._keyed.values()))
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Remember nothing of what is decided meanwhile."""
+        kept, self._keyed = self._keyed, repeats.copied(self._keyed)
+        try:
+            yield
+        finally:
+            self._keyed = kept
+
+    def inherit(self, before: "Rules") -> None:
+        """Remember what the rules of another bundle do, where these are the same."""
+        self._keyed = repeats.inherited(self.rules, self._keyed, before.rules, before._keyed)
 
     def judge(self, events: Events) -> Judged:
         """Return what rules decide from each event alone."""

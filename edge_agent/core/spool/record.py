@@ -72,6 +72,7 @@ class StoredRef(Struct, frozen=True, array_like=True):
     length: int
     checksum: int  # CRC-32 of the block
     windowed: bool  # windows counted them
+    fingerprint: int = 0  # of the contract's form that the rows have; 0 in records older than this field
 
 
 class Settled(Struct, frozen=True, array_like=True):

@@ -8,7 +8,7 @@ closes all that a subject has open in a plan.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Generic
 
 from msgspec import Struct
@@ -123,6 +123,21 @@ class OpenWindows(Generic[PartT]):
         """Close everything: the source has ended."""
         return [row for kind in self._kinds for subject, _ in list(kind.tracks()) for row in kind.flush(subject)]
 
+    def close_except(self, plans: Collection[Windows]) -> list[ClosedWindow]:
+        """Close what is open in other plans than these."""
+        return [
+            row
+            for plan, kind in zip(self._plans, self._kinds, strict=True)
+            if plan not in plans
+            for subject, _ in list(kind.tracks())
+            for row in kind.flush(subject)
+        ]
+
+    def take_over(self, before: "OpenWindows[PartT]") -> None:
+        """Go on with what another has open in plans that both have; that one must not be used any more."""
+        theirs = dict(zip(before._plans, before._kinds, strict=True))
+        self._kinds = [theirs.get(plan, mine) for plan, mine in zip(self._plans, self._kinds, strict=True)]
+
     def _held(self) -> Iterable[Held[PartT]]:
         return (held for kind in self._kinds for _, opened in kind.tracks() for held in opened)
 
@@ -186,6 +201,11 @@ class StreamWindows(Generic[PartT]):
         self.forgo = self._open.forgo
         self.coarsen = self._open.coarsen
         self.close_all = self._open.close_all
+        self.close_except = self._open.close_except
+
+    def take_over(self, before: "StreamWindows[PartT]") -> None:
+        """Go on with what another has open in plans that both have; that one must not be used any more."""
+        self._open.take_over(before._open)
 
     @property
     def marks(self) -> tuple[WindowMark, ...]:
