@@ -87,6 +87,10 @@ class Filter:
         with self._rules.forgetting():
             return self.decide(events)
 
+    def spare(self) -> "Filter":
+        """Return a filter that keeps everything, for a chunk that this one fails at: no event may disappear by it."""
+        return Filter()
+
     def inherit(self, before: "Filter") -> None:
         """Remember what another bundle's filter does, where the rules are the same."""
         if self._rules is not None and before._rules is not None:

@@ -7,6 +7,7 @@ top, time and memory. After the swap the bundle is on probation; what it breaks 
 No clock, no memory meter and no files in here: they come in as values, and what is to be done goes out as one.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -76,6 +77,7 @@ class Limits(Struct, frozen=True):
     missed_ratio_max: float = 0.1  # of what the active bundle keeps; a filter of the same purpose stays far below
     added_ratio_max: float = 0.05  # of all events; beyond, the uplink carries half as much again at 10 % kept
     added_ms_per_chunk_max: float = 10.0  # ms; a quarter of what a chunk of 4,000 events may take at 100,000 a second
+    stall_ms_max: float = 500.0  # ms for one chunk; live data waits as long, and a second is all it has to be visible
     added_mb_max: float = 8.0  # MB; what the full profile has between its 66 MB and its ceiling of 76, less a reserve
     errors_max: int = 0  # a bundle that raises once on live events will do so again
     probation_s: float = 300.0  # s; a leak of 2 MB a minute shows by then
@@ -95,6 +97,7 @@ class Trial(Struct, frozen=True):
     added: int = 0  # kept by the release alone
     before_s: float = 0.0
     release_s: float = 0.0
+    slowest_s: float = 0.0  # of the release
     errors: int = 0
     grown_mb: float = 0.0
 
@@ -160,12 +163,18 @@ class Compared(Struct, frozen=True):
 
 
 class Ran(Struct, frozen=True):
-    """The release in force has decided over one chunk; `before_s` is what the one before took for such a chunk."""
+    """The release in force has decided over one chunk; the one before, beside it now, would have `kept` so many.
+
+    `missed` and `added` are by comparison with that one, as in a trial.
+    """
 
     events: int
     before_s: float
     release_s: float
     grown_mb: float
+    kept: int = 0
+    missed: int = 0
+    added: int = 0
 
 
 class Failed(Struct, frozen=True):
@@ -200,9 +209,9 @@ def apply(rollout: Rollout, event: Event) -> Rollout:
                 rollout, state=step(rollout.state, Step.BEGIN), since_s=event.now_s, trial=Trial(), why="on trial"
             )
         case Compared():
-            return replace(rollout, trial=_compared(_trial(rollout, State.SHADOW), event))
+            return replace(rollout, trial=_summed(_trial(rollout, State.SHADOW), event))
         case Ran():
-            return replace(rollout, trial=_ran(_trial(rollout, State.ACTIVE), event))
+            return replace(rollout, trial=_summed(_trial(rollout, State.ACTIVE), event))
         case Failed():
             if rollout.state not in (State.STAGED, State.SHADOW, State.ACTIVE):
                 raise IllegalStepError(f"rollout is {rollout.state.value}: no release that could fail")
@@ -245,6 +254,31 @@ def conclude(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
     return after
 
 
+def resumed(rollout: Rollout, active: int | None, refusals: Mapping[int, str], now_s: float) -> Rollout:
+    """Return the rollout of an agent that begins anew, given what the disk says: it is written after the disk is changed.
+
+    `active` is the release in force, `refusals` are those that this agent does not take, and why.
+    """
+    rollout = replace(rollout, refused=tuple(entry for entry in rollout.refused if entry.release in refusals))
+    release = rollout.release
+    if release is None:
+        return apply(rollout, Restarted(now_s))
+    was_tried = rollout.state in (State.STAGED, State.SHADOW)
+    if was_tried and active == release:
+        # Put in force, and not noted.
+        begun = rollout if rollout.state is State.SHADOW else apply(rollout, Begun(now_s))
+        rollout = conclude(begun, Decision(Step.PROMOTE, f"release {release} was swapped in before a restart"), now_s)
+    elif active != release and release in refusals:
+        # Refused or gone back from, and not noted.
+        return conclude(rollout, Decision(Step.REFUSE, refusals[release]), now_s)
+    elif active != (rollout.previous if was_tried else release):
+        return Rollout(refused=rollout.refused)  # somebody else has put another one in force
+    rollout = apply(rollout, Restarted(now_s))
+    if release in refusals:  # refused, and still in force
+        return replace(rollout, trial=Trial(errors=1), why=refusals[release])
+    return rollout
+
+
 def is_refused(rollout: Rollout, release: int) -> bool:
     """Whether a release was tried here and refused."""
     return any(entry.release == release for entry in rollout.refused)
@@ -267,7 +301,7 @@ def _trial(rollout: Rollout, state: State) -> Trial:
     return rollout.trial
 
 
-def _compared(trial: Trial, event: Compared) -> Trial:
+def _summed(trial: Trial, event: Compared | Ran) -> Trial:
     return replace(
         trial,
         events=trial.events + event.events,
@@ -277,17 +311,7 @@ def _compared(trial: Trial, event: Compared) -> Trial:
         added=trial.added + event.added,
         before_s=trial.before_s + event.before_s,
         release_s=trial.release_s + event.release_s,
-        grown_mb=max(trial.grown_mb, event.grown_mb),
-    )
-
-
-def _ran(trial: Trial, event: Ran) -> Trial:
-    return replace(
-        trial,
-        events=trial.events + event.events,
-        chunks=trial.chunks + 1,
-        before_s=trial.before_s + event.before_s,
-        release_s=trial.release_s + event.release_s,
+        slowest_s=max(trial.slowest_s, event.release_s),
         grown_mb=max(trial.grown_mb, event.grown_mb),
     )
 
@@ -301,6 +325,8 @@ def _breach(rollout: Rollout, limits: Limits) -> str | None:
         return f"the agent began anew {rollout.restarts} times, limit {limits.restarts_max}"
     if trial.grown_mb > limits.added_mb_max:
         return f"{trial.grown_mb:.1f} MB more memory, limit {limits.added_mb_max:g}"
+    if 1_000.0 * trial.slowest_s > limits.stall_ms_max:
+        return f"{1_000.0 * trial.slowest_s:.0f} ms for one chunk, limit {limits.stall_ms_max:g}"
     if trial.chunks >= limits.look_chunks and trial.added_ms_per_chunk > limits.added_ms_per_chunk_max:
         return f"{trial.added_ms_per_chunk:.1f} ms more per chunk, limit {limits.added_ms_per_chunk_max:g}"
     if trial.events >= limits.look_events and trial.missed_ratio > limits.missed_ratio_max:
