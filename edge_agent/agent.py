@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -13,13 +13,16 @@ from edge_agent.core.sources.offers import Offered, SourceFailed
 from edge_agent.core.spool.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Group, Spool
-from edge_agent.core.uplink.link import CertificateArrived, LinkDown, LinkEvent, RenewalNews
+from edge_agent.core.uplink.link import BundleAnnounced, CertificateArrived, LinkDown, LinkEvent, RenewalNews
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds
 from edge_agent.ports import Certificates, Inbox, Uplink
 from edge_agent.reception import Reception
-from edge_agent.report import Report, wire_report
+from edge_agent.report import BundleReport, Report, wire_report
+
+if TYPE_CHECKING:
+    from edge_agent.bundle_swaps import BundleSwaps
 
 STATUS_S: Final = 1.0  # s
 WRITE_RETRY_S: Final = 1.0  # s; a full disk does not empty faster
@@ -72,6 +75,7 @@ class Agent:
         self._retention = spool.retention
         self._next_status_s = clock.monotonic_s()
         self.certificates: Certificates | None = None  # where the device looks after its own
+        self.bundles: BundleSwaps | None = None  # where they come from a repository
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
@@ -89,6 +93,7 @@ class Agent:
             self._take_in(now)
             self._settle(now)
             self._renew()
+            self._change_bundle(now)
             self._courier.advance(now)
             if now >= self._next_status_s:
                 self._next_status_s = now + STATUS_S
@@ -101,6 +106,8 @@ class Agent:
         self._reception.send_away("the agent stops")
         if self._group is not None:
             self._append(self._group)
+        if self.bundles is not None:
+            self.bundles.close()
         self._courier.close()
         self._feeds.close()
         self._reception.close()
@@ -143,13 +150,22 @@ class Agent:
             last_error=self._last_error,
             troubles=self._troubles(),
             ack=self._courier.ack,
+            bundle=self._bundle_report(),
         )
 
     def _troubles(self) -> list[str]:
         found = self._reception.troubles()
         if self.certificates is not None and self.certificates.last_error:
             found.append(f"certificate: {self.certificates.last_error}")
+        if self.bundles is not None and self.bundles.trouble:
+            found.append(self.bundles.trouble)
         return found
+
+    def _bundle_report(self) -> BundleReport:
+        if self.bundles is not None:
+            return self.bundles.report()
+        plan = self._intake.parts.plan
+        return BundleReport(plan.version, plan.release)
 
     def _is_drained(self) -> bool:
         return self._feeds.is_done and self._group is None and self._courier.is_idle
@@ -252,6 +268,17 @@ class Agent:
             if due_ms is not None and self._clock.now_ms() >= due_ms:
                 self.certificates.tick()
 
+    def _change_bundle(self, now_s: float) -> None:
+        """Between two chunks: another bundle may come into force here."""
+        if self.bundles is not None and self._group is None:
+            ack = self._courier.ack
+            known_ms = max((mark.committed_at_ms for mark in ack.watermarks), default=0) if ack is not None else 0
+            self.bundles.turn(now_s, self._put, known_ms)
+
+    def _put(self, group: Group) -> bool:
+        self._append(group)
+        return self._group is None
+
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
@@ -259,6 +286,8 @@ class Agent:
             times.append(self._retry_s)
         elif (due_s := self._next_take_s()) is not None and not self._is_full():
             times.append(due_s)
+        if self.bundles is not None and self._group is None:
+            times.append(self.bundles.due_s(now_s))
         return max(0.0, min(times) - now_s)
 
     def _on_event(self, event: LinkEvent) -> None:
@@ -269,6 +298,8 @@ class Agent:
                 self.certificates.on(event.event)
             case CertificateArrived() if self.certificates is not None:
                 self.certificates.answered(event.document)
+            case BundleAnnounced() if self.bundles is not None:
+                self.bundles.heard(event.document)
             case SourceFailed():
                 self._say(f"source {event.source} has stopped: {event.reason}")
             case _:

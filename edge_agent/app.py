@@ -8,10 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from contracts.bundle import Bundle
+from contracts.ports import Clock
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
@@ -40,6 +42,9 @@ from edge_agent.ports import Source
 from edge_agent.reception import Reception
 from edge_agent.report import Report
 
+if TYPE_CHECKING:
+    from edge_agent.bundle_wiring import RepositorySupply
+
 KEY_FILE: Final = "spool.key"
 
 
@@ -59,8 +64,13 @@ def run(config: AgentConfig) -> int:
     if spool.recovered.newest is None:
         # Its epoch is this second: a spool that is made after it must not have the same.
         time.sleep(1.0 - time.time() % 1.0)
-    intake = Intake(_plan(config, spool.epoch), spool.recovered.newest)
     inbox = QueueInbox()
+    holder = _Credentials(config.mqtt)
+    supply = _supply(config, spool.epoch, holder, clock, rng, inbox)
+    plan = supply.begin() if supply is not None else _fixed_plan(config, spool.epoch)
+    if plan is None:
+        return 0
+    intake = Intake(plan, spool.recovered.newest)
     reception = Reception(
         [open_pushed(source, inbox.put) for source in config.sources if not isinstance(source, FileSource)],
         {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
@@ -71,14 +81,13 @@ def run(config: AgentConfig) -> int:
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)
-    holder = _Credentials(config.mqtt)
     uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
     agent = Agent(
         Settings(config.device, config.until_drained), intake, spool, feeds, reception,
         uplink, inbox, clock, rng.random, pss_mb,
         lambda report: write_status(status, report),
     )  # fmt: skip
-
+    agent.bundles = supply.swaps(intake) if supply is not None else None
     if config.mqtt.identity_dir is not None:
         agent.certificates = holder.rotation = Rotation(
             Path(config.mqtt.identity_dir),
@@ -129,11 +138,33 @@ def _identity(device: str, files: Mapping[str, FileSource], now_ms: int) -> Iden
     return Identity(device, now_ms // 1_000, sources, FORMAT)
 
 
-def _plan(config: AgentConfig, epoch: int) -> Plan:
+def _supply(
+    config: AgentConfig, epoch: int, holder: _Credentials, clock: Clock, rng: random.Random, inbox: QueueInbox
+) -> "RepositorySupply | None":
+    if config.bundles is None:
+        return None
+    # Only here: what tries and swaps bundles is nothing that a device with a fixed one needs memory for.
+    from edge_agent.bundle_wiring import RepositorySupply
+
+    def planned(bundle: Bundle, folder: Path) -> Plan:
+        return _plan_of(config, epoch, bundle, folder)
+
+    def wake() -> None:
+        inbox.put(Wake())
+
+    return RepositorySupply(config, config.bundles, planned, holder.files, clock, rng.random, wake)
+
+
+def _fixed_plan(config: AgentConfig, epoch: int) -> Plan:
+    assert config.bundle_dir is not None
     folder = Path(config.bundle_dir)
+    return _plan_of(config, epoch, bundle_files.load(folder), folder)
+
+
+def _plan_of(config: AgentConfig, epoch: int, bundle: Bundle, folder: Path) -> Plan:
     texts = {source.contract for source in config.sources if isinstance(source, FileSource) and is_csv(source.file)}
     return bundle_files.plan_of(
-        bundle_files.load(folder),
+        bundle,
         folder,
         device=config.device,
         shard=config.shard,

@@ -7,7 +7,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from contracts import topics
+from contracts import releases, topics
+from contracts.errors import ReleaseError
 from edge_agent.errors import ConfigError
 
 FLUSH_INTERVAL_MS: Final = 200  # ms; leaves 1,300 ms of the 1,500 ms from publish to visible for the lake
@@ -119,20 +120,38 @@ PushedSource: TypeAlias = SocketSource | HttpSource | MqttSource
 AnySource: TypeAlias = FileSource | SocketSource | HttpSource | MqttSource
 
 
+class RepositoryBundles(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="repository"):
+    """Signed bundles of a group of devices, as they are published.
+
+    `url` is the bundle server's address without a path, `root_file` the repository's root that the device was given
+    when it was set up, `bundles_dir` the folder for all that is kept of bundles. The device shows its own certificate;
+    `ca_file` is the broker's unless another is given.
+    """
+
+    url: str
+    root_file: str
+    bundles_dir: str
+    group: str = releases.DEFAULT_GROUP
+    ca_file: str | None = None
+
+
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a device agent is told. With `until_drained` it ends once the lake has all of the source.
 
     The `lite` profile is for devices with little memory: it goes without numpy and ONNX Runtime, needs the lite form of
     the bundle's models, and has no sketches for large windows.
+
+    What it runs is either the bundle in `bundle_dir`, for good, or what a repository has for it, by `bundles`.
     """
 
     device: str
     shard: int
     mqtt: MqttConfig
-    bundle_dir: str
     spool_dir: str
     status_file: str
     sources: tuple[AnySource, ...]
+    bundle_dir: str | None = None
+    bundles: RepositoryBundles | None = None
     spool: SpoolConfig = SpoolConfig()
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
@@ -164,6 +183,7 @@ def check(config: AgentConfig, label: str) -> None:
     files = (config.mqtt.cert_file, config.mqtt.key_file)
     if (None in files) != (config.mqtt.identity_dir is not None) or len({name is None for name in files}) == 2:
         raise ConfigError(f"{label}: mqtt: expected either cert_file and key_file, or identity_dir")
+    _check_bundles(config, label)
     if config.flush_interval_ms < 1:
         raise ConfigError(f"{label}: expected flush_interval_ms >= 1, found {config.flush_interval_ms}")
     spool = config.spool
@@ -175,6 +195,20 @@ def check(config: AgentConfig, label: str) -> None:
     check_sources(config.sources, label)
     if config.until_drained and not all(isinstance(one, FileSource) and not one.follow for one in config.sources):
         raise ConfigError(f"{label}: until_drained: expected files that are not followed: other sources never end")
+
+
+def _check_bundles(config: AgentConfig, label: str) -> None:
+    if (config.bundle_dir is None) == (config.bundles is None):
+        raise ConfigError(
+            f"{label}: expected either bundle_dir or bundles, found {'both' if config.bundles else 'none'}"
+        )
+    if config.bundles is not None:
+        try:
+            releases.check_group(config.bundles.group)
+        except ReleaseError as error:
+            raise ConfigError(f"{label}: bundles: {error}") from error
+        if not config.bundles.url.startswith("https://"):
+            raise ConfigError(f"{label}: bundles: expected an https:// url, found {config.bundles.url!r}")
 
 
 def check_sources(sources: tuple[AnySource, ...], label: str) -> None:

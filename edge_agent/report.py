@@ -20,6 +20,26 @@ class WireReport(Struct, frozen=True):
     observed_json_bytes: int
 
 
+class BundleReport(Struct, frozen=True):
+    """The bundle in force, and how the newest release fares beside it or in its place; see `core.updates.rollout`.
+
+    `release` is None for a bundle that was not published. `looked` is the outcome of the last look for a newer one.
+    """
+
+    version: str
+    release: int | None = None
+    state: str = "idle"
+    candidate: int | None = None
+    why: str = ""
+    events: int = 0
+    missed_ratio: float = 0.0
+    added_ratio: float = 0.0
+    added_ms_per_chunk: float = 0.0
+    grown_mb: float = 0.0
+    looked: str = ""
+    looked_detail: str = ""
+
+
 class Report(Struct, frozen=True):
     """The agent's ledger JSON. `unexplained` is summed over streams without sign, so that faults cannot cancel out.
 
@@ -48,6 +68,7 @@ class Report(Struct, frozen=True):
     last_error: str | None
     troubles: list[str]
     ack: AckDocument | None
+    bundle: BundleReport
 
 
 def wire_report(wire: Wire) -> WireReport:

@@ -55,6 +55,8 @@ def plan_of(
             for name, lax in streams.items()
         ),
         profile=holding,
+        version=bundle.version,
+        release=bundle.release.number if bundle.release is not None else None,
         dictionaries={
             entry.contract: named_files.read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries

@@ -5,6 +5,7 @@
     staging/           a release that is not yet
     active             a symbolic link to the folder in force, replaced by a rename
     refused.json       releases that are not tried again
+    rollout.json       how the newest one fares, see `bundle_shelf`
     metadata/          what the repository has signed and this device has trusted
 
 The agent reads through `active`, so that a bundle of one release is loaded from one folder whatever happens meanwhile.
@@ -73,6 +74,11 @@ def activate(folder: Path, release: int) -> None:
 def refusal_of(folder: Path, release: int, agent_version: str) -> Refusal | None:
     """Return why this agent refused a release, None when it did not."""
     return next((r for r in _refusals(folder) if r.release == release and r.agent_version == agent_version), None)
+
+
+def refusals(folder: Path, agent_version: str) -> dict[int, str]:
+    """Return the releases that this agent refused, and why."""
+    return {r.release: r.detail for r in _refusals(folder) if r.agent_version == agent_version}
 
 
 def refuse(folder: Path, refusal: Refusal) -> None:

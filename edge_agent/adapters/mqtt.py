@@ -18,6 +18,7 @@ from edge_agent.config import MqttConfig
 from edge_agent.core.uplink.link import (
     AckArrived,
     Answered,
+    BundleAnnounced,
     CertificateArrived,
     LinkDown,
     LinkEvent,
@@ -71,6 +72,7 @@ class MqttUplink:
         self._topic = topics.up(shard, device)
         self._ack_topic = topics.ack(device)
         self._certificate_topic = topics.certificate(device)
+        self._bundle_topic = topics.bundle(device)
         self._state_topic = topics.state(device)
         self._inbox = inbox
         self._link = 0
@@ -176,7 +178,7 @@ class MqttUplink:
             connected.append(True)
             window = min(SEND_WINDOW, getattr(properties, "ReceiveMaximum", SEND_WINDOW))
             put(LinkUp(link, window, getattr(properties, "MaximumPacketSize", None)))
-            client.subscribe([(self._ack_topic, 1), (self._certificate_topic, 1)])
+            client.subscribe([(self._ack_topic, 1), (self._certificate_topic, 1), (self._bundle_topic, 1)])
             client.publish(self._state_topic, _state(epoch, online=True), qos=0, retain=True)
 
         def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
@@ -192,6 +194,8 @@ class MqttUplink:
         def on_message(_c: Client, _u: Any, message: MQTTMessage) -> None:
             if message.topic == self._certificate_topic:
                 put(CertificateArrived(link, bytes(message.payload)))
+            elif message.topic == self._bundle_topic:
+                put(BundleAnnounced(link, bytes(message.payload)))
             else:
                 put(AckArrived(link, bytes(message.payload)))
 

@@ -1,5 +1,6 @@
 """The updating process from the agent's side: started, looked after without waiting, ended when it takes too long."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,9 +19,13 @@ LOG_TAIL_CHARS: Final = 300  # of what it said on standard error, quoted when it
 class UpdatingProcess:
     """At most one run at a time. No method waits for the process."""
 
-    def __init__(self, command: tuple[str, ...]) -> None:
-        """`command` is the process without its options: python, `-m edge_agent.updating --config FILE`."""
+    def __init__(self, command: tuple[str, ...], prepare: Callable[[], None] = lambda: None) -> None:
+        """`command` is the process without its options: python, `-m edge_agent.updating --config FILE`.
+
+        `prepare` writes that file, before every run: a device's certificate is another one after each renewal.
+        """
         self._command = command
+        self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
         self._until_s = 0.0
 
@@ -30,11 +35,12 @@ class UpdatingProcess:
         return self._process is not None
 
     def start(self, now_s: float, announced: int = 0, known_time_ms: int = 0) -> None:
-        """Begin a run. Raises OSError when there is no memory for a process."""
+        """Begin a run. Raises OSError when there is no memory for a process, or no room for its configuration."""
         import subprocess
 
         if self._process is not None:
             return
+        self._prepare()
         options = ("--announced", str(announced), "--known-time-ms", str(known_time_ms))
         self._process = subprocess.Popen(
             [*self._command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE

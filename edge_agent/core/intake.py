@@ -40,8 +40,8 @@ class StoredRows(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What the bundle says about a device's streams, whose filters are of the device's profile.
 
-    `dictionaries` are zstd dictionaries by contract id, `version` and `release` are the bundle's. `earlier` are forms of a
-    stream's rows in other bundles of the device: the spool may still hold such rows.
+    `dictionaries` are zstd dictionaries by contract id, `version` and `release` are the bundle's. `earlier` are forms
+    of a stream's rows in other bundles of the device: the spool may still hold such rows.
     """
 
     device: str

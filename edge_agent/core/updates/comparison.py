@@ -76,7 +76,7 @@ class Comparison:
         begun_s = clock_s()
         try:
             verdict = self._deciding.plan.filter.decide(events)
-        except Exception as error:  # noqa: BLE001  model runtimes raise classes of their own, without a common base
+        except Exception as error:
             if not self._spares:
                 raise
             self._failed(error, True)
@@ -84,7 +84,7 @@ class Comparison:
         decided_s = clock_s()
         try:
             self._compare(events, verdict, decided_s - begun_s)
-        except Exception as error:  # noqa: BLE001  as above; nothing that is only tried may end the agent
+        except Exception as error:  # noqa: BLE001 - as above; nothing that is only tried may end the agent
             self._failed(error, False)
         self._budget.spend(clock_s() - decided_s)
         return verdict

@@ -255,7 +255,7 @@ def conclude(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
 
 
 def resumed(rollout: Rollout, active: int | None, refusals: Mapping[int, str], now_s: float) -> Rollout:
-    """Return the rollout of an agent that begins anew, given what the disk says: it is written after the disk is changed.
+    """Return the rollout of an agent that begins anew; what the disk says rules, for the rollout is noted after it.
 
     `active` is the release in force, `refusals` are those that this agent does not take, and why.
     """

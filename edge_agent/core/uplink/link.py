@@ -53,6 +53,13 @@ class CertificateArrived(Struct, frozen=True):
     document: bytes
 
 
+class BundleAnnounced(Struct, frozen=True):
+    """The repository has something newer; `document` is a `contracts.releases.Announcement` in bytes."""
+
+    link: int
+    document: bytes
+
+
 class RenewalNews(Struct, frozen=True):
     """What the making of the next key and request came to."""
 
@@ -70,6 +77,7 @@ LinkEvent: TypeAlias = (
     | Subscribed
     | AckArrived
     | CertificateArrived
+    | BundleAnnounced
     | RenewalNews
     | Offered
     | SourceFailed
