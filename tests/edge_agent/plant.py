@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -83,12 +83,14 @@ def rows_of(contract: Contract, batch: bytes) -> list[Json]:
 class Lake:
     """Holds batches by stream range, as the real one does: what it has it does not take again."""
 
-    def __init__(self, device: str, contracts: Mapping[str, Contract] = CONTRACTS) -> None:
+    def __init__(
+        self, device: str, contracts: Mapping[str, Contract] = CONTRACTS, versions: Iterable[Contract] = ()
+    ) -> None:
+        """`versions` are further versions of contracts."""
         self.device = device
         self.batches: list[tuple[str, microbatch.Header, bytes]] = []
         self.doubled = 0
-        self._by_name = contracts
-        self._contracts = {fingerprint(c): c for c in contracts.values()}
+        self._contracts = {fingerprint(c): c for c in (*contracts.values(), *versions)}
         self._committed: dict[tuple[str, int], RangeSet] = {}
         self.received = 0
 
@@ -111,7 +113,10 @@ class Lake:
     def rows(self, name: str) -> list[Json]:
         """Return all rows of a contract, in the order of their numbers."""
         found = [
-            row for contract, _, data in self.batches if contract == name for row in rows_of(self._by_name[name], data)
+            row
+            for contract, header, data in self.batches
+            if contract == name
+            for row in rows_of(self._contracts[header.fingerprint], data)
         ]
         return sorted(found, key=lambda row: row["seq"])
 
