@@ -10,8 +10,11 @@ import benchmarks
 from benchmarks.result import write
 from contracts.errors import FieldlakeError
 
-PARTS = frozenset({"edge_codec", "edge_throughput", "edge_reduction"})  # of a benchmark that is run as a whole
-NOT_BENCHMARKS = PARTS | {"__main__", "result", "probe", "steady", "detection", "device", "crm_events", "hostile"}
+NOT_BENCHMARKS = frozenset(
+    {"__main__", "result", "probe", "steady", "detection", "device", "crm_events", "hostile"}
+    # Parts of `edge`.
+    | {"edge_backlog", "edge_codec", "edge_plots", "edge_reduction", "edge_throughput"}
+)
 
 
 def names() -> list[str]:
@@ -28,10 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example: python -m benchmarks spine",
     )
     parser.add_argument("name", choices=names(), help="which one")
-    name = parser.parse_args(arguments).name
+    parser.add_argument("--only", default="", help="parts of it, separated by commas, where it has parts")
+    parsed = parser.parse_args(arguments)
+    name, only = parsed.name, [part for part in parsed.only.split(",") if part]
+    if only and name != "edge":
+        parser.error(f"--only: {name} is measured as a whole")
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     try:
-        measured = module.run(lambda text: sys.stderr.write(text + "\n"))
+        measured = module.run(lambda text: sys.stderr.write(text + "\n"), **({"only": only} if only else {}))
     except (FieldlakeError, OSError) as error:
         sys.stderr.write(f"benchmark {name}: {error}\n")
         return 1

@@ -16,6 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -46,6 +47,7 @@ LIVE_EVERY_S: Final = 0.05
 LIVE_EVENTS: Final = 12_000  # ten minutes; the run ends before
 LIVE_FLUSH_MS: Final = 200
 COMPARED_S: Final = 30.0
+LIVE_ROWS_MIN: Final = 20  # before a run ends, however fast it was
 DEVICE: Final = "week-01"
 FILLS_WITHIN_S: Final = 1_200.0
 DRAINS_WITHIN_S: Final = 600.0
@@ -53,6 +55,9 @@ POLL_S: Final = 0.1
 WRITTEN_AT_ONCE: Final = 200  # notes
 NOTES_AHEAD: Final = 20_000
 SAID_EVERY_S: Final = 10.0
+
+
+Measured = tuple[dict[str, float | None], Any]
 
 
 class Followed(Struct, frozen=True):
@@ -64,44 +69,56 @@ class Followed(Struct, frozen=True):
     pss_mb: list[tuple[float, float]]
 
 
-def measure(progress: Callable[[str], None], backlog_bytes: int = BACKLOG_BYTES) -> tuple[dict[str, float], Any]:
+def measure(
+    progress: Callable[[str], None], backlog_bytes: int = BACKLOG_BYTES, compared_s: float = COMPARED_S
+) -> Measured:
     """Return the figures, and the run for a plot."""
     cores = sorted(os.sched_getaffinity(0))
     pin(0, cores[0])
     try:
         with TemporaryDirectory(prefix="fieldlake-backlog-") as name:
-            return _measured(Path(name), cores[-1], backlog_bytes, progress)
+            return _measured(Path(name), cores[-1], backlog_bytes, compared_s, progress)
     finally:
         os.sched_setaffinity(0, cores)
 
 
 def _measured(
-    folder: Path, core: int, backlog_bytes: int, progress: Callable[[str], None]
-) -> tuple[dict[str, float], Any]:
+    folder: Path, core: int, backlog_bytes: int, compared_s: float, progress: Callable[[str], None]
+) -> Measured:
     bundle = write_bundle(folder / "bundle", filtered=False)
     home, other = folder / "full", folder / "empty"
     home.mkdir()
     other.mkdir()
     _fill(home, folder / "bundle", backlog_bytes, core, progress)
-    progress("backlog: the same without one ...")
-    without = _follow(other, folder / "bundle", bundle, core, lambda _, seconds: seconds > COMPARED_S)
-    progress("backlog: draining ...")
     notes = (home / "notes.jsonl").read_bytes().count(b"\n")
-    within = _follow(home, folder / "bundle", bundle, core, lambda lake, _: lake.rows(NOTES) == notes)
+    progress("backlog: the same without one ...")
+    without = _follow(other, folder / "bundle", bundle, core, partial(_was_compared, compared_s))
+    progress("backlog: draining ...")
+    within = _follow(home, folder / "bundle", bundle, core, partial(_is_drained, notes))
     return _figures(without, within)
 
 
-def _figures(without: Followed, within: Followed) -> tuple[dict[str, float], Any]:
+def _was_compared(compared_s: float, lake: CountingLake, passed_s: float) -> bool:
+    return passed_s > compared_s and lake.rows(LIVE) >= LIVE_ROWS_MIN
+
+
+def _is_drained(notes: int, lake: CountingLake, _passed_s: float) -> bool:
+    return lake.rows(NOTES) == notes and lake.rows(LIVE) >= LIVE_ROWS_MIN
+
+
+def _figures(without: Followed, within: Followed) -> Measured:
     backlog = [one for one in within.arrivals if one.contract == NOTES]
     first_s, last_s = within.arrivals[0].at_s, backlog[-1].at_s
     sent_mb = sum(one.size_bytes for one in backlog) / 1e6
     alone, beside = _latencies_ms(without, np.inf), _latencies_ms(within, last_s)
     memory_mb = max(mb for _, mb in within.pss_mb) - statistics.median(mb for _, mb in without.pss_mb)
-    figures = {
+    figures: dict[str, float | None] = {
         "backlog_restart_s": round(first_s - within.started_s, 2),
         "backlog_memory_mb": round(memory_mb, 1),
         "drain_mb_per_s": round(sent_mb / (last_s - first_s), 1),
-        "drain_live_p95_ms": round(float(np.percentile(beside, 95)) - float(np.median(alone)), 0),
+        "drain_live_p95_ms": round(float(np.percentile(beside, 95)) - float(np.median(alone)), 0)
+        if len(beside)
+        else None,
     }
     how = {
         "backlog": f"{sent_mb:,.0f} MB of sealed batches: notes of {NOTE_CHARS} characters that hardly pack",
@@ -109,7 +126,10 @@ def _figures(without: Followed, within: Followed) -> tuple[dict[str, float], Any
         "drain_s": round(last_s - first_s, 1),
         "latency_ms": {"without": _described(alone), "while draining": _described(beside)},
         "pss_mb": {"without, median": round(statistics.median(mb for _, mb in without.pss_mb), 1)},
-        "plot": {"pss": within.pss_mb, "drained": [(one.at_s - within.started_s, one.size_bytes) for one in backlog]},
+        "plot": {
+            "pss": [(round(s, 1), round(mb, 1)) for s, mb in within.pss_mb],
+            "drained": _by_second(backlog, within.started_s),
+        },
     }
     return figures, how
 
@@ -221,7 +241,25 @@ def _latencies_ms(followed: Followed, until_s: float) -> NDArray[np.float64]:
     return found
 
 
+def _added_p95_ms(alone: NDArray[np.float64], beside: NDArray[np.float64]) -> float | None:
+    """Return by how much the slowest twentieth of readings exceeds the usual one; None without readings."""
+    if not len(alone) or not len(beside):
+        return None
+    return round(float(np.percentile(beside, 95)) - float(np.median(alone)))
+
+
+def _by_second(arrivals: list[Arrival], started_s: float) -> list[tuple[int, int]]:
+    """Return seconds since the start and the bytes that came in each."""
+    found: dict[int, int] = {}
+    for one in arrivals:
+        second = int(one.at_s - started_s)
+        found[second] = found.get(second, 0) + one.size_bytes
+    return sorted(found.items())
+
+
 def _described(latencies_ms: NDArray[np.float64]) -> dict[str, float]:
+    if not len(latencies_ms):
+        return {"count": 0}
     p50, p95 = np.percentile(latencies_ms, (50, 95)).tolist()
     return {"count": len(latencies_ms), "p50": round(p50), "p95": round(p95), "max": round(float(latencies_ms.max()))}
 

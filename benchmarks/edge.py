@@ -1,0 +1,54 @@
+"""The edge agent: what an event costs in bytes, time and memory, from one batch to a week without a network.
+
+Each part is a module of its own and says there how it measures. `--only` runs some parts and keeps what the result file
+has of the others; the result says of each part when, and at which commit, it was measured.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks import edge_backlog, edge_codec, edge_reduction, edge_throughput
+from benchmarks.edge_plots import draw
+from benchmarks.result import RESULTS_DIR, Result, result
+from contracts.errors import OperatorMustActError
+
+NAME: Final = "edge"
+Progress = Callable[[str], None]
+Measured = tuple[Mapping[str, float | None], Any]
+
+
+def _codec(progress: Progress) -> Measured:
+    figures, curves = edge_codec.measure(progress)
+    return figures, {"rows": "held out of filter and dictionary", "plot": curves}
+
+
+PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {
+    "codec": _codec,
+    "reduction": edge_reduction.measure,
+    "throughput": edge_throughput.measure,
+    "backlog": edge_backlog.measure,
+}
+
+
+def run(progress: Progress, only: Sequence[str] = ()) -> Result:
+    """Measure all parts, or some. Raises OperatorMustActError for a part that is none."""
+    if unknown := set(only) - PARTS.keys():
+        raise OperatorMustActError(f"edge: expected parts of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    before = _before() if only else None
+    figures: dict[str, float | int | None] = dict(before.figures) if before is not None else {}
+    how: dict[str, Any] = dict(before.how) if before is not None else {}
+    for name in only or PARTS:
+        progress(f"{name} ...")
+        found, said = PARTS[name](progress)
+        stamp = result(NAME, {}, {})
+        how[name] = said | {"figures": sorted(found), "commit": stamp.commit, "when": stamp.when}
+        figures |= found
+    draw(RESULTS_DIR / f"{NAME}.png", {name: said["plot"] for name, said in how.items() if "plot" in said})
+    return result(NAME, how, figures)
+
+
+def _before() -> Result | None:
+    path = RESULTS_DIR / f"{NAME}.json"
+    return msgspec.json.decode(path.read_bytes(), type=Result) if path.exists() else None
