@@ -284,7 +284,10 @@ class Agent:
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
         if self._group is not None:
             times.append(self._retry_s)
-        elif (due_s := self._next_take_s()) is not None and not self._is_full():
+            return max(0.0, min(times) - now_s)
+        if (settle_s := self._courier.damages_due_s()) is not None:
+            times.append(settle_s)
+        if (due_s := self._next_take_s()) is not None and not self._is_full():
             times.append(due_s)
         if self.bundles is not None and self._group is None:
             times.append(self.bundles.due_s(now_s))

@@ -15,6 +15,7 @@ from contracts.watermark import AckDocument
 from edge_agent.core.sources.pacing import connect_pause_s
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.segment import PendingBatch
+from edge_agent.core.spool.settling import ACK_GRACE_S, Settling
 from edge_agent.core.spool.spool import Spool
 from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.uplink.sending import Event, Lane, Sending, SendWindow
@@ -23,11 +24,10 @@ from edge_agent.ports import Uplink
 
 LOADED_BATCHES_MAX: Final = 3_072  # batches; three segments of places, about 1.5 MB of memory
 BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is loaded before these are sent
-ACK_GRACE_S: Final = 1.0  # s; after connecting, how long a retained acknowledgement may take before anything is sent
-LOST_SETTLE_S: Final = 30.0  # s; batches of an earlier process that were under way are committed by then, or never
 ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
 EXPIRE_S: Final = 60.0  # s; how often what has grown too old is looked for when no acknowledgement comes
 LOAD_RETRY_S: Final = 5.0  # s; a disk that does not read now may later
+READ_TRIES_MAX: Final = 8  # over about three minutes; a disk that fails a while costs nothing, a dead sector its batch
 
 _ANSWERS: Final = {0x00: Event.ACCEPTED, 0x10: Event.UNHEARD, 0x97: Event.UNHEARD}
 _REFUSED: Final = {0x87: "not authorised", 0x95: "packet too large", 0x99: "payload format"}
@@ -57,12 +57,13 @@ class Courier:
         self._waiting = [
             segment.number for segment in spool.segments if segment.number not in spool.done
         ]  # segments that are not in memory, oldest first
-        self._damages: dict[tuple[str, int], Damage] = {}
+        self._damages = Settling()
+        self._unread_tries: dict[int, int] = {}  # batch id -> how often the disk did not read it
         self._failures = 0
         self._packet_bytes_max: int | None = None
         self._connect_s: float | None = clock.monotonic_s()
         self._resume_s: float | None = None
-        self._settle_s: float | None = None
+        self._subscribed_s: float | None = None  # to receipts, over the present link
         self._load_s = 0.0
         self._expire_s = clock.monotonic_s() + EXPIRE_S
         self.window = SendWindow()
@@ -78,12 +79,17 @@ class Courier:
     @property
     def is_idle(self) -> bool:
         """Say whether the lake holds everything that the spool ever accounted for."""
-        return not len(self.window) and not self._waiting and not self._damages
+        return not len(self.window) and not self._waiting and not len(self._damages)
 
     @property
     def is_stuck(self) -> bool:
         """Say whether nothing more can be sent before an operator has acted."""
-        return len(self.window) > 0 and self.window.held == len(self.window) and not self._waiting and not self._damages
+        return (
+            len(self.window) > 0
+            and self.window.held == len(self.window)
+            and not self._waiting
+            and not len(self._damages)
+        )
 
     def committed_upto(self, stream: str) -> int:
         """Return up to where the lake holds a stream, by its watermarks of now and of earlier processes."""
@@ -96,15 +102,16 @@ class Courier:
             continue
 
     def damages_due(self, now_s: float) -> tuple[Damage, ...]:
-        """Return what has rotted, once the lake has had the time to say that it holds it; empty before."""
-        if self._settle_s is None or now_s < self._settle_s or not self._damages:
-            return ()
-        return tuple(self._damages.values())
+        """Return what has rotted, and is not in the lake by its newest word; empty before that has come."""
+        return self._damages.due(now_s, self._subscribed_s)
+
+    def damages_due_s(self) -> float | None:
+        """Return when there is something to do about damage; None when there is nothing."""
+        return self._damages.due_s(self._subscribed_s)
 
     def settled(self, damages: tuple[Damage, ...]) -> None:
         """Note that records account for these as lost."""
-        for damage in damages:
-            self._damages.pop((damage.contract, damage.first_seq), None)
+        self._damages.remove(damages)
 
     def advance(self, now_s: float) -> None:
         """Connect, load, send and wait for answers, as far as it is time."""
@@ -118,6 +125,9 @@ class Courier:
         if self.link_up and oldest is not None and now_s - oldest > ANSWER_S_MAX:
             self._uplink.drop()
             self._link_down(f"no answer to a publish for {ANSWER_S_MAX:.0f} s: connecting again")
+        if self._damages.must_ask(now_s, self._subscribed_s):
+            self._uplink.drop()
+            self._link_down("spool: damage was found: connecting again for the newest acknowledgement")
         if now_s >= self._expire_s:
             self._expire_s = now_s + EXPIRE_S
             self._free()
@@ -126,11 +136,9 @@ class Courier:
         self._send(now_s)
 
     def due_s(self) -> list[float]:
-        """Return the times at which `advance` or `damages_due` has something to do by itself."""
+        """Return the times at which `advance` has something to do by itself."""
         times = [t for t in (self._connect_s, self._resume_s, self.window.next_due_s()) if t is not None]
         times.append(self._expire_s)
-        if self._settle_s is not None and self._damages:
-            times.append(self._settle_s)
         if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
             times.append(self._load_s)
         return times
@@ -150,7 +158,7 @@ class Courier:
                 if event.code >= 0x80:
                     self._say(f"subscription to the acknowledgements was refused: reason {event.code:#04x}")
                 now = self._clock.monotonic_s()
-                self._resume_s, self._settle_s = now + ACK_GRACE_S, now + LOST_SETTLE_S
+                self._resume_s, self._subscribed_s = now + ACK_GRACE_S, now
             case Answered(link=link) if link == self._uplink.link:
                 self._answered(event)
             case AckArrived(link=link) if link == self._uplink.link:
@@ -203,10 +211,16 @@ class Courier:
             return
         while (sending := self.window.take(now_s)) is not None:
             batch = sending.batch
-            data = self._bytes_of(sending)
+            try:
+                data = self._bytes_of(sending)
+                damages = (self._spool.damage(batch),) if data is None else ()
+            except OSError as error:
+                self._unread(batch, error, now_s)
+                continue
+            self._unread_tries.pop(batch.id, None)
             if data is None:
                 self.window.drop(batch.id)
-                self._damaged((self._spool.damage(batch),))
+                self._damaged(damages)
                 continue
             if self._packet_bytes_max is not None and len(data) + 128 > self._packet_bytes_max:
                 self.window.answered(batch.id, Event.REFUSED, now_s)
@@ -221,7 +235,10 @@ class Courier:
             self._messages[message] = batch.id
 
     def _bytes_of(self, sending: Sending) -> bytes | None:
-        """Return a batch from the spool, marked when it is backlog or goes again; None when it has rotted there."""
+        """Return a batch from the spool, marked when it is backlog or goes again; None when it has rotted there.
+
+        Raises OSError.
+        """
         batch = sending.batch
         try:
             data = self._spool.read(batch)
@@ -229,7 +246,7 @@ class Courier:
                 _log.error("batch %s %d in the spool has rotted", batch.contract, batch.first_seq)
                 return None
             header, payload = microbatch.parse(data)
-        except (OSError, BatchError) as error:
+        except BatchError as error:
             _log.error("batch %s %d in the spool: %s", batch.contract, batch.first_seq, error)
             return None
         if (header.first_seq, header.span) != (batch.first_seq, batch.span):
@@ -241,15 +258,30 @@ class Courier:
             return data
         return microbatch.seal(replace(header, flags=header.flags | Flag.BACKLOG), bytes(payload))
 
+    def _unread(self, batch: PendingBatch, error: OSError, now_s: float) -> None:
+        """Try a batch that the disk does not read again later; give it up when that has not helped."""
+        tries = self._unread_tries.get(batch.id, 0) + 1
+        self._say(f"spool: a batch of segment {batch.segment} cannot be read: {error.strerror}: check the disk")
+        if tries < READ_TRIES_MAX:
+            self._unread_tries[batch.id] = tries
+            self.window.answered(batch.id, Event.UNHEARD, now_s)
+            return
+        self._unread_tries.pop(batch.id, None)
+        self.window.drop(batch.id)
+        try:
+            damage = self._spool.damage(batch)
+        except OSError:  # Its index neither: what entries a ledger batch held nobody can say.
+            damage = Damage(batch.contract, batch.first_seq, batch.span, batch.rows)
+        self._damaged((damage,))
+
     def _damaged(self, damages: tuple[Damage, ...]) -> None:
-        for damage in damages:
-            self._damages[damage.contract, damage.first_seq] = damage
+        self._damages.add(damages, self._clock.monotonic_s())
         if damages:
             self._say("spool: damage was found; its events will be in the ledger as lost(spool_corrupt)")
 
     def _link_down(self, reason: str) -> None:
         self.link_up = False
-        self._resume_s = self._settle_s = None
+        self._resume_s = self._subscribed_s = None
         self._messages.clear()
         self.window.link_lost()
         self._connect_s = self._clock.monotonic_s() + connect_pause_s(self._failures, self._random)
@@ -300,9 +332,7 @@ class Courier:
                     "the clock went back, or another device has this name"
                 )
         self.window.commit(self._committed)
-        for key, damage in list(self._damages.items()):
-            if not self._spool.is_open(damage, self._committed):
-                del self._damages[key]  # Delivered before it rotted here.
+        self._damages.keep(lambda damage: self._spool.is_open(damage, self._committed))
         self._free()
         if self._resume_s is not None:
             self._resume()

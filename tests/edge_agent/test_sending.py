@@ -13,6 +13,7 @@ from edge_agent.core.uplink import sending as module
 from edge_agent.core.uplink.sending import (
     LIVE_PLACES,
     NEXT,
+    PAUSE_S,
     RESEND_S,
     RETRY_S,
     SEND_WINDOW,
@@ -233,3 +234,23 @@ def test_a_batch_that_is_dropped_is_neither_sent_nor_committed() -> None:
     window.drop(1)
     assert taken(window) == [0, 2]
     assert [b.id for b in window.commit({"telemetry": ((0, 30),)})] == [0, 2]
+
+
+def test_a_batch_that_is_dropped_makes_room_for_the_next() -> None:
+    window = filled(SEND_WINDOW + 1)
+    for _ in range(SEND_WINDOW):
+        window.take(0.0)
+    window.drop(0)
+    assert window.take(0.0) is not None
+    assert window.oldest_outstanding_s() == 0.0
+
+
+def test_a_pause_that_is_over_wakes_nobody() -> None:
+    window = filled(SEND_WINDOW + 1)
+    for _ in range(SEND_WINDOW):
+        window.take(0.0)
+    window.answered(0, Event.UNHEARD, 0.0)
+    assert window.next_due_s() == PAUSE_S
+    window.tick(PAUSE_S)
+    assert window.take(PAUSE_S) is not None
+    assert window.next_due_s() == RETRY_S  # there are ready batches, and no place for them

@@ -196,12 +196,8 @@ class Spool:
         return Loaded(tuple(pending), tuple(damage for damage in found if self.is_open(damage, committed)))
 
     def damage(self, batch: PendingBatch) -> Damage:
-        """Return what is gone with a batch that has rotted."""
-        try:
-            entries = read_index(self._disk, self._segments[batch.segment])
-        except OSError:
-            entries = ()
-        for entry in entries:
+        """Return what is gone with a batch that has rotted. Raises OSError."""
+        for entry in read_index(self._disk, self._segments[batch.segment]):
             for ref in entry.meta.batches:
                 if (ref.contract, ref.first_seq) == (batch.contract, batch.first_seq):
                     return damage_of(ref, entry.meta)
@@ -341,11 +337,23 @@ class Spool:
             segment = Segment(self._next_segment, SEGMENT_HEADER_BYTES)
             self._next_segment += 1
             header = segment_header(self.epoch)
-            self._disk.append(segment_name(segment.number), header)
-            self._disk.append(index_name(segment.number), header)
+            try:
+                self._disk.append(segment_name(segment.number), header)
+                self._disk.append(index_name(segment.number), header)
+            except OSError:
+                self._discard(segment.number)
+                raise
             self._segments[segment.number] = self._active = segment
             self.size_bytes += segment.size_bytes
         return self._active
+
+    def _discard(self, number: int) -> None:
+        """Remove what there is of a segment that could not be begun: a full disk would collect one with every try."""
+        try:
+            self._disk.delete(segment_name(number))
+            self._disk.delete(index_name(number))
+        except OSError:
+            return  # The next start removes segments without records.
 
     def _abandon(self) -> None:
         """Leave a segment whose end is uncertain; the next record opens another."""

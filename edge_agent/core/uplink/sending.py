@@ -133,7 +133,9 @@ class SendWindow:
         return True
 
     def drop(self, batch_id: int) -> None:
-        """Forget one batch: another one accounts for its range."""
+        """Forget one batch, which counts as under way no longer: another one accounts for its range."""
+        self._outstanding.pop(batch_id, None)
+        self._backlog_outstanding.pop(batch_id, None)
         self._forget({batch_id} & self._sendings.keys())
 
     def take(self, now_s: float) -> Sending | None:
@@ -181,7 +183,9 @@ class SendWindow:
         self._all(Event.RESUMED)
 
     def tick(self, now_s: float) -> None:
-        """Make batches ready whose time has come."""
+        """Make batches ready whose time has come, and end a pause that is over."""
+        if now_s >= self._paused_until_s:
+            self._paused_until_s = 0.0  # Else it would go on to be a reason to wake up.
         while self._due and self._due[0][0] <= now_s:
             _, batch_id, attempts = heapq.heappop(self._due)
             sending = self._sendings.get(batch_id)
