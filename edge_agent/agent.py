@@ -79,6 +79,11 @@ class Agent:
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
+        if (epoch := spool.recovered.emptied_epoch) is not None:
+            self._say(
+                f"spool: all that was stored in epoch {epoch} is missing: what had not arrived is lost, epoch "
+                f"{spool.epoch} begins: find out who removes files from the spool's folder"
+            )
 
     def stop(self) -> None:
         """Ask the loop to end; what is not sent stays in the spool, owed ledger entries in its metadata."""

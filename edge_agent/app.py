@@ -17,6 +17,7 @@ from contracts.ports import Clock
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.cipher import open_cipher
 from edge_agent.adapters.disk import FolderDisk
+from edge_agent.adapters.epochs import EpochFile
 from edge_agent.adapters.identity import IdentityFolder
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.opening import open_file, open_pushed
@@ -54,13 +55,15 @@ def run(config: AgentConfig) -> int:
     rng = random.SystemRandom()
     files = {source.contract: source for source in config.sources if isinstance(source, FileSource)}
     disk = FolderDisk(Path(config.spool_dir))
+    epochs = EpochFile(Path(config.spool_dir))
     spool = open_spool(
         disk,
-        _identity(config.device, files, clock.now_ms()),
+        _identity(config.device, files, epochs.next_after(clock.now_ms())),
         open_cipher(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE)),
         Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
         config.spool.quota_bytes,
     )
+    epochs.note(spool.epoch)
     if spool.recovered.newest is None:
         # Its epoch is this second: a spool that is made after it must not have the same.
         time.sleep(1.0 - time.time() % 1.0)
@@ -81,11 +84,16 @@ def run(config: AgentConfig) -> int:
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)
+
+    def write_report(report: Report) -> None:
+        epochs.note(report.epoch, report.ack)
+        write_status(status, report)
+
     uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
     agent = Agent(
         Settings(config.device, config.until_drained), intake, spool, feeds, reception,
         uplink, inbox, clock, rng.random, pss_mb,
-        lambda report: write_status(status, report),
+        write_report,
     )  # fmt: skip
     agent.bundles = supply.swaps(intake) if supply is not None else None
     if config.mqtt.identity_dir is not None:
@@ -132,10 +140,10 @@ class _Credentials:
         return generation.cert_file, generation.key_file
 
 
-def _identity(device: str, files: Mapping[str, FileSource], now_ms: int) -> Identity:
+def _identity(device: str, files: Mapping[str, FileSource], epoch: int) -> Identity:
     # A followed file is one of several, of which the first may be gone.
     sources = {name: first_line_crc32(Path(file.file)) for name, file in files.items() if not file.follow}
-    return Identity(device, now_ms // 1_000, sources, FORMAT)
+    return Identity(device, epoch, sources, FORMAT)
 
 
 def _supply(

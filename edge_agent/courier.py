@@ -329,7 +329,7 @@ class Courier:
             elif mark.epoch > self._spool.epoch:
                 self._say(
                     f"acknowledgement of {mark.contract} names epoch {mark.epoch}, the spool has {self._spool.epoch}: "
-                    "the clock went back, or another device has this name"
+                    "the clock went back, or another device has this name; a spool made anew takes a later epoch"
                 )
         self.window.commit(self._committed)
         self._damages.keep(lambda damage: self._spool.is_open(damage, self._committed))

@@ -4,7 +4,9 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from edge_agent.core.spool.record import Cursor, decode_cursor, encode_cursor
 from edge_agent.core.spool.recovery import CURSOR_FILE, Recovered, recover
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Spool
@@ -31,17 +33,44 @@ def open_spool(
     retention: Retention = Retention(),  # noqa: B008 - frozen
     quota_bytes: int = 2**63,
 ) -> Spool:
-    """Open or create a device's spool; `wanted.epoch` is taken only when it is created. Raises SpoolError."""
+    """Open or create a device's spool; `wanted.epoch` is taken only when it is created. Raises SpoolError.
+
+    A spool that is created has first a cursor that speaks of no record, then its identity. So a cursor that is missing,
+    or that speaks of records of which none is left, says that files were taken away. Under the old numbers other events
+    would pass for repeats: a new epoch begins, and `recovered.emptied_epoch` says so.
+    """
     names = disk.names()
-    filled = [name for name in names if name.startswith("segment-") or name == CURSOR_FILE]
     if IDENTITY_FILE not in names:
-        if filled:
-            raise SpoolError(
-                f"spool: found {filled[0]} but no {IDENTITY_FILE}: put the file back, or move the folder away to start "
-                "a new epoch"
-            )
+        _refuse_filled(disk, names)
+        disk.replace(CURSOR_FILE, encode_cursor(Cursor()))
         disk.replace(IDENTITY_FILE, msgspec.json.encode(wanted))
         return Spool(disk, wanted.epoch, Recovered(), cipher, retention, quota_bytes)
+    found = _identity(disk, wanted)
+    recovered = recover(disk, names)
+    if recovered.is_emptied or not (recovered.segments or CURSOR_FILE in names):
+        emptied, found = found.epoch, replace(found, epoch=max(found.epoch + 1, wanted.epoch))
+        recovered = Recovered(emptied_epoch=emptied)
+        disk.replace(IDENTITY_FILE, msgspec.json.encode(found))  # First: the old epoch must not go on without a record.
+        disk.replace(CURSOR_FILE, encode_cursor(Cursor()))
+    if not wanted.sources.keys() <= found.sources.keys():
+        found = replace(found, sources={**found.sources, **wanted.sources})
+        disk.replace(IDENTITY_FILE, msgspec.json.encode(found))
+    return Spool(disk, found.epoch, recovered, cipher, retention, quota_bytes)
+
+
+def _refuse_filled(disk: Disk, names: list[str]) -> None:
+    filled = [name for name in names if name.startswith("segment-")]
+    if CURSOR_FILE in names and decode_cursor(disk.read(CURSOR_FILE)) != Cursor():
+        filled.append(CURSOR_FILE)
+    if filled:
+        raise SpoolError(
+            f"spool: found {filled[0]} but no {IDENTITY_FILE}: put the file back, or move the folder away to start "
+            "a new epoch"
+        )
+
+
+def _identity(disk: Disk, wanted: Identity) -> Identity:
+    """Return whose spool it is, if it is the wanted one. Raises SpoolError."""
     try:
         found = msgspec.json.decode(disk.read(IDENTITY_FILE), type=Identity)
     except msgspec.DecodeError as error:
@@ -57,7 +86,4 @@ def open_spool(
             f"spool of {found.device}, sources {found.sources}: asked for {wanted.device}, {wanted.sources}: give each "
             "device, and a file that takes the place of another, a spool_dir of its own"
         )
-    if not wanted.sources.keys() <= found.sources.keys():
-        known = msgspec.structs.replace(found, sources={**found.sources, **wanted.sources})
-        disk.replace(IDENTITY_FILE, msgspec.json.encode(known))
-    return Spool(disk, found.epoch, recover(disk, names), cipher, retention, quota_bytes)
+    return found

@@ -153,10 +153,13 @@ class Scan(Struct, frozen=True):
 
 
 class Cursor(Struct, frozen=True):
-    """What the records amounted to when it was last written, and what of them the lake was known to hold then."""
+    """What the records amounted to when it was last written, and what of them the lake was known to hold then.
 
-    checkpoint: Checkpoint
-    held: dict[str, RangeSet]
+    It is there from the beginning, without a checkpoint before the first record: one that is gone has been taken away.
+    """
+
+    checkpoint: Checkpoint | None = None
+    held: dict[str, RangeSet] = {}
     deleted: tuple[int, ...] = ()  # segments that the newest deletion was about
 
 

@@ -38,7 +38,8 @@ class Recovered(Struct, frozen=True):
     """`gaps` are ranges that no segment and no cursor accounts for: whole files have gone, or more than one has rotted.
 
     `held` is what the lake was known to hold when the cursor was last written. `cursor_rotted` says that the sums of
-    deleted segments may be gone: the ledger may not add up, and must say so.
+    deleted segments may be gone: the ledger may not add up, and must say so. `emptied_epoch` is the one before, when
+    all that was stored in it has been taken away. `is_noted` says that the cursor speaks of a record.
     """
 
     checkpoint: Checkpoint | None = None
@@ -47,6 +48,13 @@ class Recovered(Struct, frozen=True):
     gaps: dict[str, RangeSet] = {}
     deleted: tuple[int, ...] = ()
     cursor_rotted: bool = False
+    emptied_epoch: int | None = None
+    is_noted: bool = False
+
+    @property
+    def is_emptied(self) -> bool:
+        """Say whether records are known to have been there, not all of which the lake has, and no segment is left."""
+        return bool(self.gaps) and not self.segments
 
     @property
     def newest(self) -> Meta | None:
@@ -95,7 +103,9 @@ def recover(disk: Disk, names: list[str]) -> Recovered:
     if rotted and checkpoint is None:
         raise SpoolError(f"spool: {CURSOR_FILE} has rotted and no record is left: move the folder away to start anew")
     held = dict(cursor.held) if cursor is not None else {}
-    return Recovered(checkpoint, tuple(segments), held, _gaps(checkpoint, held, segments), deleted, rotted)
+    gaps = _gaps(checkpoint, held, segments)
+    noted = cursor is not None and cursor.checkpoint is not None
+    return Recovered(checkpoint, tuple(segments), held, gaps, deleted, rotted, is_noted=noted)
 
 
 def read_index(disk: Disk, segment: Segment) -> tuple[Indexed, ...]:

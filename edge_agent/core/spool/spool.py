@@ -88,6 +88,7 @@ class Spool:
         self.reserve = Reserve(disk)
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
         self._checkpoint: Checkpoint | None = recovered.checkpoint
+        self._is_noted = recovered.is_noted
         self._held: dict[str, RangeSet] = dict(recovered.held)
         self._done: set[int] = set()  # segments of which the lake holds everything
         self._note_done({})
@@ -166,13 +167,18 @@ class Spool:
         segment.take(group.meta, len(data))
         self.size_bytes += len(data)
         self._checkpoint = advanced(self._checkpoint, (group.meta,))
+        self._note_first()
         for one in group.meta.settled:
             self._note_settled(one.contract, one.first_seq, one.end_seq)
         return pending_of(entry, segment.number, self._blocks.overhead_bytes)
 
     def read(self, batch: PendingBatch) -> bytes | None:
         """Return a batch as it was sealed, if it has not rotted since; None when that is certain. Raises OSError."""
-        block = self._disk.read(segment_name(batch.segment), batch.offset, batch.length + self._blocks.overhead_bytes)
+        length = batch.length + self._blocks.overhead_bytes
+        try:
+            block = self._disk.read(segment_name(batch.segment), batch.offset, length)
+        except FileNotFoundError:
+            return None
         return self._blocks.opened(block, batch.id)
 
     def load(self, number: int, committed: Mapping[str, RangeSet]) -> Loaded:
@@ -301,7 +307,7 @@ class Spool:
             if number in self._segments:
                 held = _union(held, self._segments[number].ranges)
         self._disk.replace(CURSOR_FILE, encode_cursor(Cursor(self._checkpoint, held, deleted)))
-        self._held = held
+        self._held, self._is_noted = held, True
 
     def note(self, committed: Mapping[str, RangeSet]) -> None:
         """Write down what the lake holds, so that the next start need not ask. Raises SpoolWriteError."""
@@ -309,6 +315,15 @@ class Spool:
             self._write_cursor(committed, ())
         except OSError as error:
             raise SpoolWriteError(f"spool: {CURSOR_FILE} could not be replaced: {error.strerror}") from error
+
+    def _note_first(self) -> None:
+        """Have the cursor speak of records from the first one on: should all be taken away, that must show."""
+        if self._is_noted:
+            return
+        try:
+            self._write_cursor({}, ())
+        except OSError:
+            return  # The record is durable; the next one asks again.
 
     def finish(self) -> None:
         """End the active segment, so that it can be deleted too."""
