@@ -34,11 +34,7 @@ _UPSTREAM: Final = "the broker upstream queues 1,000 messages for its consumer, 
 _SAVES_LATE: Final = "the queue is written every 30 minutes and at a clean end"
 
 KNOWN: Final[dict[str, dict[str, str]]] = {
-    "fieldlake": {
-        "D-094": "a restart sends its whole backlog as soon as the link is up, before the retained receipt has come",
-        "D-120": "with spool.json alone left, the spool begins at 0 in the old epoch and says nothing",
-        "D-143": "the epoch is the clock's second at which the spool was made",
-    },
+    "fieldlake": {},
     "mosquitto-bridge": _BRIDGE
     | {
         "D-045": _SLOW,
@@ -63,9 +59,4 @@ KNOWN: Final[dict[str, dict[str, str]]] = {
         "D-150": _UPSTREAM,
         "D-165": _UPSTREAM,
     },
-}
-
-# Known failures that are races of an agent with itself: in some runs they do not show.
-RACES: Final[dict[str, frozenset[str]]] = {
-    "fieldlake": frozenset({"D-094"}),
 }

@@ -81,8 +81,11 @@ class ChaosProxy:
                 client, _ = self._server.accept()
             except OSError:
                 return
-            self.attempts_s.append(monotonic())
             link = _Link(self, client)
+            # A connection that somebody knows of can be cut.
+            with self._lock:
+                self._links.append(link)
+            self.attempts_s.append(monotonic())
             if self._hangs_up:
                 link.reset()
                 continue
@@ -90,8 +93,6 @@ class ChaosProxy:
                 link.stalled.set()
             elif not link.join(self.upstream_port):
                 continue
-            with self._lock:
-                self._links.append(link)
             link.run()
 
     def allowance(self, size: int) -> int:

@@ -167,6 +167,11 @@ class Site:
         self.offer(first, end)
         case.need(self.is_accepted, f"events up to {end} are accepted")
 
+    def is_accounted(self, end: int) -> bool:
+        """Say whether the account explains so many events, where the agent gives one: it has no more to say of them."""
+        accounts = self.agent.landing.accounts()
+        return not accounts or sum(account.count for account in accounts) == end
+
     def deliver(self, case: Case, first: int, end: int) -> None:
         """Offer events and go on when all have landed."""
         self.offer(first, end)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.delivery.case import SCENARIOS, Finding, Outcome
 from tests.delivery.fieldlake import Fieldlake
-from tests.delivery.known_failures import KNOWN, RACES
+from tests.delivery.known_failures import KNOWN
 from tests.delivery.report import looked_at
 from tests.delivery.runner import run, verdicts
 
@@ -35,7 +35,7 @@ def test_delivers(assertion: str, found: dict[str, Finding]) -> None:
     if finding.outcome is Outcome.NOT_RUN:
         pytest.skip(finding.found)
     reason = KNOWN["fieldlake"].get(assertion)
-    if reason is None or (assertion in RACES["fieldlake"] and finding.outcome is Outcome.PASSED):
+    if reason is None:
         assert finding.outcome is Outcome.PASSED, f"{finding.scenario}: {finding.found}"
         return
     assert finding.outcome is Outcome.FAILED, f"{assertion} holds by now: take it off the list of known failures"

@@ -158,6 +158,7 @@ def broker_loses_its_disk(site: Site, case: Case) -> None:
     site.answers = False
     site.offer(150, 160)
     case.need(lambda: site.has(150, 160), "the events without a receipt arrive")
+    case.need(lambda: site.is_accounted(160), "what the agent says of them arrives")
     site.proxy.hang_up()
     case.need(lambda: site.agent.status().link_up in (False, None), "the link is down")
     site.send_receipt(Receipt.OWN)
