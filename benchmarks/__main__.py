@@ -11,7 +11,7 @@ from benchmarks.result import write
 from contracts.errors import FieldlakeError
 
 NOT_BENCHMARKS = frozenset(
-    {"__main__", "result", "probe", "steady", "detection", "device", "crm_events", "hostile"}
+    {"__main__", "result", "probe", "steady", "detection", "chaos", "device", "crm_events", "hostile"}
     # Parts of `edge`.
     | {"edge_backlog", "edge_codec", "edge_plots", "edge_reduction", "edge_throughput"}
 )

@@ -59,7 +59,7 @@ class Steady(Struct, frozen=True):
 def measure_steady(tell: Callable[[str], None], warm_up_s: float = WARM_UP_S) -> Steady:
     """Start a stack, let it warm up under the flow, measure, stop it."""
     with TemporaryDirectory(prefix="fieldlake-steady-") as folder:
-        settings = StackSettings(state_dir=Path(folder) / "state", port_base=_free_port_base())
+        settings = StackSettings(state_dir=Path(folder) / "state", port_base=free_port_base())
         launcher = Launcher(settings)
         try:
             tell("steady: starting a stack ...")
@@ -164,7 +164,8 @@ def _replayed(material: Material, contract: str) -> list[FileEntry]:
     return [e for e in material.manifest.files if e.contract == contract and e.role == "replay"]
 
 
-def _free_port_base() -> int:
+def free_port_base() -> int:
+    """Return a base whose ports nobody listens on."""
     taken = {c.laddr[1] for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
     free = (base for base in PORT_BASES if not taken.intersection(range(base, base + PORTS_SPAN)))
     return next(free)
