@@ -278,11 +278,7 @@ class Agent:
         if self.bundles is not None and self._group is None:
             ack = self._courier.ack
             known_ms = max((mark.committed_at_ms for mark in ack.watermarks), default=0) if ack is not None else 0
-            self.bundles.turn(now_s, self._put, known_ms)
-
-    def _put(self, group: Group) -> bool:
-        self._append(group)
-        return self._group is None
+            self.bundles.turn(now_s, known_ms)
 
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""

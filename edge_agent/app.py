@@ -31,7 +31,7 @@ from edge_agent.config import (
     MqttConfig,
     contracts_of,
 )
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake, Parts, Plan
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
 from edge_agent.core.spool.retention import Retention
@@ -70,10 +70,14 @@ def run(config: AgentConfig) -> int:
     inbox = QueueInbox()
     holder = _Credentials(config.mqtt)
     supply = _supply(config, spool.epoch, holder, clock, rng, inbox)
-    plan = supply.begin() if supply is not None else _fixed_plan(config, spool.epoch)
-    if plan is None:
-        return 0
-    intake = Intake(plan, spool.recovered.newest)
+    newest = spool.recovered.newest
+    decided_by = newest.release if newest is not None else 0
+    begun = supply.begin(decided_by) if supply is not None else None
+    if supply is not None and begun is None:
+        return 0  # told to stop before there was a first release
+    plan = begun.plan if begun is not None else _fixed_plan(config, spool.epoch)
+    before = begun.before if begun is not None else None
+    intake = Intake(before or plan, newest)
     reception = Reception(
         [open_pushed(source, inbox.put) for source in config.sources if not isinstance(source, FileSource)],
         {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
@@ -81,6 +85,8 @@ def run(config: AgentConfig) -> int:
     )
     sources = {contract: open_file(source, disk) for contract, source in files.items()}
     resume(intake, spool, sources, clock.now_ms())
+    if before is not None:
+        intake.adopt(Parts(plan), clock.now_ms())
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
     status = Path(config.status_file)

@@ -2,35 +2,36 @@
 
 A swap, once the trial is over:
 
-1. close     windows that the release does not have end; their rows are in the spool. Crash after: the bundle before
-             goes on, later events of these windows make further rows.
-2. activate  the folder's link names the release. Crash after: the next start loads it and finds that this is not noted.
-3. adopt     the next chunk is the release's. Nothing is read from a disk or made ready here.
-4. note      the rollout is on probation. Crash before: the next start makes it so.
+1. adopt     the next chunk is the release's, and nothing is read, written or made ready for it. Windows that it does
+             not have end; their rows wait for the next group. Crash after: nothing has happened.
+2. record    the spool's next group holds those rows and names the release. Crash after: the next start loads it, by
+             that name, and finds that the rest is missing.
+3. activate  the folder's link names the release. Crash after: as above.
+4. note      the rollout is on probation.
 
 Going back from a release in force:
 
-1. refuse    it is not tried again. Crash after: the next start goes on with step 3.
-2. close     as above, for the bundle before.
-3. activate  the bundle before. Crash after: the next start loads it, and notes why.
-4. adopt     the next chunk is that bundle's.
+1. refuse    it is not tried again. Crash after: the next start goes back.
+2. adopt     the next chunk is decided by the bundle before. Crash after: the next start goes back.
+3. record    as above. Crash after: the next start loads the bundle before, and notes why.
+4. activate  the link names it.
 5. note      the rollout is over.
 
-Only this order lets no chunk be decided by a bundle that a restart would not load: open windows that only the other one
-has could not be filled again. Each step that writes is followed by the loop's other work, but for 2 to 4 and 2 to 3.
+The record is the point at which a swap has happened: a bundle that a start would not load never decides about an event
+for good, and open windows are always those that it plans. What writes to the disk besides does so in a thread of its
+own, one step after the other; nothing is decided about the rollout meanwhile.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
-
-from msgspec import Struct
+from typing import Final
 
 from contracts.ports import Clock
+from edge_agent.bundle_ports import Done, Shelf, Worker
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.core.codec import payload
 from edge_agent.core.intake import Intake, Parts
-from edge_agent.core.spool.spool import Group
 from edge_agent.core.updates import rollout as rollouts
 from edge_agent.core.updates.comparison import Budget, Comparison, Judged
 from edge_agent.core.updates.rollout import LIMITS, Decision, Limits, Rollout, State, Step
@@ -39,7 +40,7 @@ from edge_agent.report import BundleReport
 
 MEMORY_S: Final = 1.0  # s between two looks at the memory; each costs a millisecond
 RETRY_S: Final = 5.0  # s; a full disk does not empty faster
-LOADING_S: Final = 0.1  # s between two looks at a release that is being loaded
+WORK_S: Final = 0.1  # s between two looks at work that goes on
 CEILING_MB: Final = (
     128.0  # MB; what a device gives the agent: a release that needs more beside the active one is refused
 )
@@ -47,81 +48,29 @@ CEILING_MB: Final = (
 _log = logging.getLogger(__name__)
 
 
-class Loaded(Struct, frozen=True):
-    """A release that is ready to decide, or why it is not."""
-
-    release: int
-    parts: Parts | None
-    error: str = ""
-
-
-class Shelf(Protocol):
-    """The device's bundles on disk; see `adapters.bundle_shelf`."""
-
-    def active(self) -> int | None:
-        """Return the release in force."""
-        ...
-
-    def has(self, release: int) -> bool:
-        """Say whether a release lies there."""
-        ...
-
-    def activate(self, release: int) -> None:
-        """Put a release in force. Raises OSError."""
-        ...
-
-    def refuse(self, release: int, why: str) -> None:
-        """Remember not to try a release again. Raises OSError."""
-        ...
-
-    def refusals(self) -> dict[int, str]:
-        """Return the releases that are not tried again, and why. Raises OSError."""
-        ...
-
-    def rollout(self) -> Rollout:
-        """Return what was noted last."""
-        ...
-
-    def note(self, rollout: Rollout) -> None:
-        """Write down how the rollout stands. Raises OSError."""
-        ...
-
-
-class Loading(Protocol):
-    """Releases on their way into memory; see `adapters.bundle_loading`."""
-
-    @property
-    def runs(self) -> bool:
-        """Whether a release was asked for and not taken yet."""
-        ...
-
-    def begin(self, release: int) -> None:
-        """Begin to load a release."""
-        ...
-
-    def take(self) -> Loaded | None:
-        """Return what was loaded."""
-        ...
-
-
 class BundleSwaps:
-    """Owns the rollout, and the parts of the bundle that is not in force: the release, or the one to go back to."""
+    """Owns the rollout, and the parts of the bundle that is not in force: the release, or the one to go back to.
+
+    `load` makes the parts of a release; it and all that writes to the shelf are the worker's jobs.
+    """
 
     def __init__(
         self,
         rollout: Rollout,
         updates: BundleUpdates,
         shelf: Shelf,
-        loading: Loading,
+        load: Callable[[int], Parts],
+        worker: Worker,
         intake: Intake,
         clock: Clock,
         memory_mb: Callable[[], float | None],
         limits: Limits = LIMITS,
     ) -> None:
-        self._rollout, self._updates, self._shelf, self._loading = rollout, updates, shelf, loading
+        self._rollout, self._updates, self._shelf, self._load, self._worker = rollout, updates, shelf, load, worker
         self._intake, self._clock, self._memory_mb, self._limits = intake, clock, memory_mb, limits
         self._other: Parts | None = None
-        self._is_unnoted = False
+        self._writes: deque[Callable[[], None]] = deque()
+        self._loading: int | None = None  # what the worker loads, where it does not write
         self._is_refused = False  # the release in force, on disk
         self._no_way_back = ""
         self._retry_s = 0.0
@@ -140,40 +89,37 @@ class BundleSwaps:
         """What went wrong last, empty when nothing did since the last change of the rollout."""
         return self._last_trouble
 
-    def heard(self, payload: bytes) -> None:
+    def heard(self, document: bytes) -> None:
         """Take an announcement."""
-        self._updates.heard(payload, self._clock.monotonic_s())
+        self._updates.heard(document, self._clock.monotonic_s())
 
     def due_s(self, now_s: float) -> float:
         """When `turn` wants to be called next, on the caller's clock."""
         times = [self._updates.due_s(now_s)]
-        if self._is_unnoted:
+        if self._worker.works:
+            times.append(now_s + WORK_S)
+        elif self._writes:
             times.append(max(now_s, self._retry_s))
-        if self._loading.runs:
-            times.append(now_s + LOADING_S)
         elif self._rollout.release is not None:
-            times.append(max(now_s + MEMORY_S, self._retry_s))
+            times.append(now_s + MEMORY_S)
         return min(times)
 
-    def turn(self, now_s: float, put: Callable[[Group], bool], known_time_ms: int = 0) -> None:
-        """Do what is due between two chunks; `put` makes a group durable and says whether it is."""
+    def turn(self, now_s: float, known_time_ms: int = 0) -> None:
+        """Do what is due between two chunks. Nothing here waits for disk, model or process."""
         if (verdict := self._updates.turn(now_s, known_time_ms)) is not None:
             self._heed(verdict)
-        if now_s < self._retry_s:
-            return
-        try:
-            if self._is_unnoted:
-                self._shelf.note(self._rollout)
-                self._is_unnoted = False
-                return
-            self._follow_loading(now_s)
+        if self._worker.works:
+            self._follow_work(now_s)
+        elif self._writes:
+            if now_s >= self._retry_s:
+                self._begin_write()
+        else:
+            self._want()
+        if not self._worker.works and not self._writes:
             self._look_at_memory(now_s)
             decision = rollouts.decide(self._rollout, now_s, self._limits)
             if decision is not None:
-                self._carry_out(decision, now_s, put)
-        except OSError as error:
-            self._retry_s = now_s + RETRY_S
-            self._trouble(f"bundles: {error}: free some disk, it is tried again")
+                self._carry_out(decision, now_s)
 
     def report(self) -> BundleReport:
         """Return the present state."""
@@ -197,6 +143,8 @@ class BundleSwaps:
         """End what goes on beside the loop."""
         self._updates.close()
 
+    # What happens beside the loop.
+
     def _heed(self, verdict: Verdict) -> None:
         if verdict.outcome != "staged" or verdict.release is None or verdict.active is None:
             return
@@ -205,41 +153,62 @@ class BundleSwaps:
             self._drop()
             self._change(after)
 
-    def _follow_loading(self, now_s: float) -> None:
-        """Begin to load what is wanted, and put what is loaded beside the bundle in force."""
-        wanted = self._wanted()
-        if self._loading.runs:
-            loaded = self._loading.take()
-            if loaded is not None and loaded.release == wanted:
-                self._loaded(loaded, now_s)
-        elif wanted is not None and self._shelf.has(wanted):
-            self._loading.begin(wanted)
-        elif wanted is not None and self._rollout.state is State.STAGED:
-            self._change(Rollout(refused=self._rollout.refused, why=f"release {wanted} is gone from the disk"))
+    def _want(self) -> None:
+        """Load what is wanted beside the bundle in force."""
+        rollout, wanted = self._rollout, None
+        if self._other is None and rollout.state is State.STAGED and not rollout.trial.errors:
+            wanted = rollout.release
+        elif self._other is None and rollout.state is State.ACTIVE and not self._no_way_back:
+            wanted = rollout.previous
+        if wanted is None:
+            return
+        if self._shelf.has(wanted):
+            self._loading = release = wanted
+            self._worker.begin(lambda: self._load(release))
+        elif rollout.state is State.STAGED:
+            self._change(Rollout(refused=rollout.refused, why=f"release {wanted} is gone from the disk"))
+        else:
+            self._no_way_back = "it is gone from the disk"
 
-    def _wanted(self) -> int | None:
-        if self._other is not None:
-            return None
-        if self._rollout.state is State.STAGED and not self._rollout.trial.errors:
-            return self._rollout.release
-        return self._rollout.previous if self._rollout.state is State.ACTIVE and not self._no_way_back else None
+    def _begin_write(self) -> None:
+        write = self._writes[0]
+        # The updating process reads what is written here; its next run begins where this one stops.
+        self._updates.close()
+        self._worker.begin(write)
 
-    def _loaded(self, loaded: Loaded, now_s: float) -> None:
+    def _follow_work(self, now_s: float) -> None:
+        done = self._worker.take()
+        if done is None:
+            return
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            # A newer release may have been staged meanwhile.
+            if loading in (self._rollout.release, self._rollout.previous) and self._other is None:
+                self._loaded(loading, done, now_s)
+        elif done.error is None:
+            self._writes.popleft()
+            self._last_trouble = ""
+        else:
+            self._retry_s = now_s + RETRY_S
+            self._trouble(f"bundles: {done.error}: free some disk, it is tried again")
+
+    def _loaded(self, release: int, done: Done, now_s: float) -> None:
         is_trial = self._rollout.state is State.STAGED
-        if loaded.parts is None:
+        if done.parts is None:
+            text = f"{type(done.error).__name__}: {done.error}"
             if is_trial:
-                self._change(rollouts.apply(self._rollout, rollouts.Failed(loaded.error)))
+                self._fail(text)
             else:
-                self._no_way_back = loaded.error
-                self._trouble(f"release {loaded.release}, to go back to, cannot be loaded: {loaded.error}")
+                self._no_way_back = text
+                self._trouble(f"release {release}, to go back to, cannot be loaded: {text}")
             return
         self._base_mb, self._grown_mb = self._memory_mb(), 0.0
-        self._other = loaded.parts
-        for name, stream in loaded.parts.streams.items():
+        self._other = done.parts
+        for name, stream in done.parts.streams.items():
             stream.plan.filter.inherit(self._intake.parts.streams[name].plan.filter)
         if is_trial:
             self._change(rollouts.apply(self._rollout, rollouts.Begun(now_s)))
-            _log.info("bundle_on_trial release=%d", loaded.release)
+            _log.info("bundle_on_trial release=%d", release)
             if self._base_mb is not None and self._base_mb > CEILING_MB:
                 self._fail(f"{self._base_mb:.0f} MB once it was loaded, a device has {CEILING_MB:.0f}")
         self._compare()
@@ -252,63 +221,49 @@ class BundleSwaps:
         if found is not None:
             self._grown_mb = found - self._base_mb
 
-    def _carry_out(self, decision: Decision, now_s: float, put: Callable[[Group], bool]) -> None:
-        in_force = self._rollout.state is State.ACTIVE
-        match decision.step:
-            case Step.PROMOTE:
-                self._promote(decision, now_s, put)
-            case Step.REFUSE if in_force:
-                self._go_back(decision, now_s, put)
-            case Step.REFUSE:
-                self._refuse(decision)
-                self._drop()
-                self._conclude(decision, now_s)
-            case _:
-                self._drop()
-                self._conclude(decision, now_s)
+    # What is decided between two chunks.
 
-    def _promote(self, decision: Decision, now_s: float, put: Callable[[Group], bool]) -> None:
+    def _carry_out(self, decision: Decision, now_s: float) -> None:
         release = self._rollout.release
         assert release is not None
-        if self._swap(release, put):  # Steps 1 to 3.
-            self._conclude(decision, now_s)  # Step 4 is the next turn's.
+        if decision.step is Step.PROMOTE:
+            self._swap()  # Step 1, and step 2 with the next group.
+            self._writes.append(lambda: self._shelf.activate(release))  # Step 3.
+            self._conclude(decision, now_s)  # Step 4.
             self._compare()
+        elif decision.step is Step.REFUSE and self._rollout.state is State.ACTIVE:
+            self._go_back(release, decision, now_s)
+        else:
+            if decision.step is Step.REFUSE:
+                self._writes.append(lambda: self._shelf.refuse(release, decision.why))
+            self._drop()
+            self._conclude(decision, now_s)
 
-    def _go_back(self, decision: Decision, now_s: float, put: Callable[[Group], bool]) -> None:
+    def _go_back(self, release: int, decision: Decision, now_s: float) -> None:
         previous = self._rollout.previous
         assert previous is not None
         if self._other is None:
-            if self._no_way_back or not self._shelf.has(previous):
-                why = f"{decision.why}; it stays: release {previous} cannot be loaded: publish another one"
+            if self._no_way_back:
+                why = f"{decision.why}; it stays, for release {previous} cannot be loaded: publish another one"
                 self._conclude(Decision(Step.SETTLE, why), now_s)
             return  # It is being loaded.
         if not self._is_refused:
-            self._refuse(decision)  # Step 1.
+            self._writes.append(lambda: self._shelf.refuse(release, decision.why))  # Step 1.
             self._is_refused = True
             return
-        if self._swap(previous, put):  # Steps 2 to 4.
-            self._is_refused = False
-            self._drop()
-            self._conclude(decision, now_s)  # Step 5 is the next turn's.
+        self._swap()  # Step 2, and step 3 with the next group.
+        self._is_refused = False
+        self._drop()
+        self._writes.append(lambda: self._shelf.activate(previous))  # Step 4.
+        self._conclude(decision, now_s)  # Step 5.
 
-    def _refuse(self, decision: Decision) -> None:
-        assert self._rollout.release is not None
-        self._updates.close()  # it reads what is written here; the next run begins where this one stopped
-        self._shelf.refuse(self._rollout.release, decision.why)
-
-    def _swap(self, release: int, put: Callable[[Group], bool]) -> bool:
-        """Let the other bundle be in force; say whether it is. Raises OSError."""
+    def _swap(self) -> None:
+        """Let the other bundle decide from the next chunk on."""
         assert self._other is not None
-        self._updates.close()
-        group = self._intake.close_for(self._other.plan, self._clock.now_ms())
-        if group is not None and not put(group):
-            return False
-        self._shelf.activate(release)
         self._part()
         before = self._intake.parts
-        self._intake.adopt(self._other)
+        self._intake.adopt(self._other, self._clock.now_ms())
         self._other = before
-        return True
 
     def _compare(self) -> None:
         """Let each stream's chunks be decided by the bundle in force, and considered by the other one."""
@@ -331,6 +286,8 @@ class BundleSwaps:
         self._other = self._base_mb = None
         self._no_way_back = ""
         payload.forget_all_but(self._intake.parts.plan.dictionaries.values())
+
+    # What the comparisons tell.
 
     def _judged(self, chunk: Judged) -> None:
         before, release = chunk.deciding_kept, chunk.beside_kept
@@ -361,9 +318,10 @@ class BundleSwaps:
         self._change(rollouts.conclude(self._rollout, decision, now_s))
 
     def _change(self, rollout: Rollout) -> None:
+        """Go on with another rollout, and have it noted."""
         self._rollout = rollout
-        self._is_unnoted = True
         self._last_trouble = ""
+        self._writes.append(lambda: self._shelf.note(rollout))
 
     def _trouble(self, text: str) -> None:
         if text != self._last_trouble:

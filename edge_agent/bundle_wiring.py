@@ -14,8 +14,10 @@ from contracts.ports import Clock
 from edge_agent import bundle_start
 from edge_agent.adapters.bundle_loading import BundleLoading
 from edge_agent.adapters.bundle_shelf import BundleShelf
+from edge_agent.adapters.bundle_worker import ThreadWorker
 from edge_agent.adapters.process import pss_mb
 from edge_agent.adapters.updating_process import UpdatingProcess
+from edge_agent.bundle_start import Begun
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.config import AgentConfig, RepositoryBundles, contracts_of
@@ -53,12 +55,14 @@ class RepositorySupply:
             self._folder,
             {name for source in config.sources for name in contracts_of(source)},
             plan_of,
-            wake,
         )
+        self._worker = ThreadWorker(wake)
         self._rollout = Rollout()
 
-    def begin(self) -> Plan | None:
-        """Return the plan to begin with, after waiting for a first release; None when told to stop meanwhile.
+    def begin(self, decided_by: int) -> Begun | None:
+        """Return what to begin with, after waiting for a first release; None when told to stop meanwhile.
+
+        `decided_by` is the release that the spool's newest record names, 0 for none.
 
         Raises OperatorMustActError when the release in force cannot be followed.
         """
@@ -78,12 +82,15 @@ class RepositorySupply:
                 signal.signal(number, handler)
             if stopped.is_set():
                 self._updates.close()
-        self._rollout, plan = bundle_start.begin(self._shelf, self._loading.plan, self._clock.monotonic_s())
-        return plan
+        begun = bundle_start.begin(self._shelf, self._loading, decided_by, self._clock.monotonic_s())
+        self._rollout = begun.rollout
+        return begun
 
     def swaps(self, intake: Intake) -> BundleSwaps:
         """Return what tries and swaps bundles in the loop."""
-        return BundleSwaps(self._rollout, self._updates, self._shelf, self._loading, intake, self._clock, pss_mb)
+        return BundleSwaps(
+            self._rollout, self._updates, self._shelf, self._loading.parts, self._worker, intake, self._clock, pss_mb
+        )
 
     def _prepare(self) -> None:
         """Write the updating process's configuration. Raises OSError."""

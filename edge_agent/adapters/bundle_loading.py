@@ -1,15 +1,15 @@
-"""Releases of the device's folder, loaded as plans: at the start, and beside the loop while another one is in force."""
+"""Releases of the device's folder as plans, which can read what other releases have left in the spool."""
 
 import logging
-import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from contracts.bundle import Bundle
 from contracts.contract import fingerprint
 from contracts.errors import FieldlakeError
 from edge_agent.adapters import bundle_files, bundle_versions, named_files
-from edge_agent.bundle_swaps import Loaded
 from edge_agent.core.codec.unsealing import Form
 from edge_agent.core.intake import Parts, Plan
 
@@ -17,47 +17,30 @@ _log = logging.getLogger(__name__)
 
 
 class BundleLoading:
-    """Implements `bundle_swaps.Loading`: one thread at a time, so that the loop does not wait for a model.
+    """Loads releases for a device that treats these streams; `plan_of` makes a plan of a bundle and its folder."""
 
-    `plan_of` makes a plan of a bundle and its folder; `wake` lets the loop look.
-    """
-
-    def __init__(
-        self, folder: Path, streams: Collection[str], plan_of: Callable[[Bundle, Path], Plan], wake: Callable[[], None]
-    ) -> None:
-        self._folder, self._streams = folder, tuple(streams)
-        self._plan_of, self._wake = plan_of, wake
-        self._release: int | None = None
-        self._loaded: Loaded | None = None
-
-    @property
-    def runs(self) -> bool:
-        """Whether a release was asked for and not taken yet."""
-        return self._release is not None
+    def __init__(self, folder: Path, streams: Collection[str], plan_of: Callable[[Bundle, Path], Plan]) -> None:
+        self._folder, self._streams, self._plan_of = folder, tuple(streams), plan_of
 
     def plan(self, release: int) -> Plan:
         """Load a release now. Raises OperatorMustActError when it cannot be followed."""
         folder = bundle_versions.folder_of(self._folder, release)
         return _with_earlier(self._plan_of(bundle_files.load(folder), folder), self._earlier(release))
 
-    def begin(self, release: int) -> None:
-        """Load a release in a thread of its own; `take` returns it."""
-        self._release = release
-        threading.Thread(target=self._load, args=(release,), name="bundle", daemon=True).start()
-
-    def take(self) -> Loaded | None:
-        """Return what was loaded, or why it could not be; None while it is not there."""
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            self._release = None
-        return loaded
-
-    def _load(self, release: int) -> None:
+    def bare(self, release: int) -> Plan | None:
+        """Return a release without what decides about events, to end its windows; None when it cannot be loaded."""
+        folder = bundle_versions.folder_of(self._folder, release)
         try:
-            self._loaded = Loaded(release, Parts(self.plan(release)))
-        except Exception as error:  # noqa: BLE001 - model runtimes raise classes of their own, without a common base
-            self._loaded = Loaded(release, None, f"{type(error).__name__}: {error}")
-        self._wake()
+            bundle = bundle_files.load(folder)
+            streams = tuple(replace(stream, rules=(), model=None, otherwise="keep") for stream in bundle.streams)
+            return _with_earlier(self._plan_of(replace(bundle, streams=streams), folder), self._earlier(release))
+        except FieldlakeError as error:
+            _log.warning("windows_of_bundle_lost release=%d why=%r", release, str(error))
+            return None
+
+    def parts(self, release: int) -> Parts:
+        """Return what a release is carried out with, for a swap. Raises as `plan` does."""
+        return Parts(self.plan(release))
 
     def _earlier(self, release: int) -> dict[str, list[Form]]:
         """Return the forms of rows in the other releases that are kept, by contract."""
@@ -84,8 +67,6 @@ def _dictionary(bundle: Bundle, folder: Path, contract: str) -> bytes:
 
 def _with_earlier(plan: Plan, earlier: dict[str, list[Form]]) -> Plan:
     """Return the plan with those forms that are not its own."""
-    from msgspec.structs import replace
-
     kept: dict[str, tuple[Form, ...]] = {}
     for stream in plan.streams:
         name = stream.source.id

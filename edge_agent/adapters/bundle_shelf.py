@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class BundleShelf:
-    """Implements `bundle_swaps.Shelf`. Every method but the first two may raise OSError."""
+    """Implements `bundle_ports.Shelf`."""
 
     def __init__(self, folder: Path, agent_version: str = AGENT_VERSION) -> None:
         self.folder = folder

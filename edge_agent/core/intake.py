@@ -105,6 +105,7 @@ class Intake:
         self._topic = topics.up(plan.shard, plan.device)
         self._producers = newest.producers if newest is not None else Producers()
         self._owed = Owed(newest.owed if newest is not None else ())
+        self._ended: list[SealedBatch] = []  # rows of windows that ended with the plan that they are of
 
     def _use(self, parts: Parts) -> None:
         self._plan, self._sealers, self._unsealers = parts.plan, parts.sealers, parts.unsealers
@@ -115,31 +116,23 @@ class Intake:
         """What is in force."""
         return self._parts
 
-    def close_for(self, plan: Plan, sealed_at_ms: int) -> Group | None:
-        """Close the windows that another plan does not have, so that it can come into force; None without any.
+    def adopt(self, parts: Parts, sealed_at_ms: int) -> None:
+        """Let another plan of the same streams be in force from the next chunk on.
 
-        They end where they are, and their rows say so; the other plan's windows begin with the next event.
+        Numbers go on, what was owed stays owed, and windows that both have stay open. Others end where they are: their
+        rows go into the next group, which is the first to name the other plan's release; the windows of that plan begin
+        with the next event. Until that group is durable, nothing of this has happened.
         """
-        planned = {stream.source.id: stream.windows for stream in plan.streams}
-        batches: list[SealedBatch] = []
-        for name, stream in self._streams.items():
-            for contract, rows in stream.close_except(planned.get(name, ())):
-                batches += self._derived(contract, rows, sealed_at_ms)
-        if not batches:
-            return None
-        meta = self._meta(batches, (), (), sealed_at_ms)
-        return Group(msgspec.structs.replace(meta, wire=self._wire(batches, [])), tuple(batches), is_account=True)
-
-    def adopt(self, parts: Parts) -> None:
-        """Let another plan of the same streams be in force from the next chunk on; what `close_for` made is durable.
-
-        Numbers go on, open windows stay open, and what was owed stays owed.
-        """
+        ended: list[SealedBatch] = []
         for name, stream in parts.streams.items():
-            stream.succeed(self._streams[name])
+            before = self._streams[name]
+            for contract, rows in before.close_except(stream.plan.windows):
+                ended += self._derived(contract, rows, sealed_at_ms)
+            stream.succeed(before)
         seqs = self._other_seq | self._derived_seq
         self._parts = parts
         self._use(parts)
+        self._ended += ended
         self._derived_seq = {name: seqs.pop(name, 0) for name in self._sealers if name not in self._streams}
         self._other_seq = seqs
 
@@ -219,7 +212,7 @@ class Intake:
             closes = name in final or stream.is_idle(sealed_at_ms)
             if closes or lines.get(name):
                 parts.append((stream, stream.take(lines.get(name, ()), final=closes, now_ms=sealed_at_ms, step=step)))
-        batches: list[SealedBatch] = []
+        batches, self._ended = self._ended, []
         stored: list[StoredRows] = []
         for stream, taken in parts:
             self._owed.add(taken.explained)
@@ -247,7 +240,7 @@ class Intake:
         lost; where it is not known how many they were, all events of the range are called lost, and the ledger's sums
         exceed what was observed, which is what its readers look for. Entries in a lost ledger batch go again.
         """
-        batches: list[SealedBatch] = []
+        batches, self._ended = self._ended, []
         said: list[Explained] = []
         counts: list[Count] = []
         for damage in damages:
@@ -318,6 +311,7 @@ class Intake:
             explained=explained,
             sealed_at_ms=now_ms,
             producers=self._producers,
+            release=self._plan.release or 0,
         )
         self._number += 1
         return meta

@@ -11,15 +11,17 @@ from contracts import releases
 from contracts.bundle import BUNDLE_FILE, Bundle, Release, Stream, Windows
 from contracts.contract import Contract, Field, FieldType
 from contracts.edge_rules import Compare, Drop, EdgeRule
+from contracts.errors import FieldlakeError
 from contracts.releases import Announcement
 from edge_agent import bundle_start
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.bundle_loading import BundleLoading
 from edge_agent.adapters.bundle_shelf import BundleShelf
 from edge_agent.agent import Agent
+from edge_agent.bundle_ports import Done
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
-from edge_agent.core.intake import Plan
+from edge_agent.core.intake import Parts, Plan
 from edge_agent.core.updates.rollout import Limits, Rollout
 from edge_agent.core.updates.updates import Verdict
 from edge_agent.report import Report
@@ -125,12 +127,25 @@ class Looks:
         self._verdict = None
 
 
-class NowLoading(BundleLoading):
-    """Loads at once, in the caller's thread."""
+class NowWorker:
+    """Works at once, in the caller's thread."""
 
-    def begin(self, release: int) -> None:
-        self._release = release
-        self._load(release)
+    def __init__(self) -> None:
+        self._done: Done | None = None
+
+    @property
+    def works(self) -> bool:
+        return self._done is not None
+
+    def begin(self, job: Callable[[], Parts | None]) -> None:
+        try:
+            self._done = Done(job())
+        except (FieldlakeError, OSError) as error:
+            self._done = Done(error=error)
+
+    def take(self) -> Done | None:
+        done, self._done = self._done, None
+        return done
 
 
 class SwapWorld(World):
@@ -147,20 +162,38 @@ class SwapWorld(World):
         self.memory = 60.0
         self.tweak: Callable[[Plan], Plan] = lambda plan: plan
         self.swaps: BundleSwaps | None = None
-        self.loading = NowLoading(folder, ("telemetry",), self._plan_of, lambda: None)
+        self.on_swap: Callable[[], None] = lambda: None
+        self.loading = BundleLoading(folder, ("telemetry",), self._plan_of)
         self.announced = 0
 
     def start(self, *, followed: bool = False) -> Agent:
-        rollout, self.plan = bundle_start.begin(self.shelf, self.loading.plan, self.now_s)
+        newest = self.spool().recovered.newest
+        decided_by = newest.release if newest is not None else 0
+        begun = bundle_start.begin(self.shelf, self.loading, decided_by, self.now_s)
+        self.plan = begun.before or begun.plan
         agent = super().start(followed=followed)
+        if begun.before is not None:
+            agent._intake.adopt(Parts(begun.plan), self.now_ms())
+        adopt = agent._intake.adopt
+
+        def adopted(parts: Parts, now_ms: int) -> None:
+            adopt(parts, now_ms)
+            self.on_swap()
+
+        agent._intake.adopt = adopted  # type: ignore[method-assign]
         updates = BundleUpdates(self.looks, self.rng.random, self.now_s)
         agent.bundles = self.swaps = BundleSwaps(
-            rollout, updates, self.shelf, self.loading, agent._intake, self, lambda: self.memory, self.limits
+            begun.rollout,
+            updates,
+            self.shelf,
+            self.loading.parts,
+            NowWorker(),
+            agent._intake,
+            self,
+            lambda: self.memory,
+            self.limits,
         )
         return agent
-
-    def publish(self, batch: bytes) -> int | None:
-        return super().publish(batch)
 
     def stage(self, bundle: Bundle) -> None:
         """Let a release lie on the disk, and the agent hear of it."""

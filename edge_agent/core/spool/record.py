@@ -89,7 +89,8 @@ class Meta(Struct, frozen=True, array_like=True):
     `next_seq` is, per stream, the first number that neither this record nor one before it accounts for. `owed` are the
     ledger entries of this record and of those before it that no ledger batch holds yet; `explained` are the entries in
     this record's ledger batch. `times_us` is the first and last event time by stream. `producers` says which events of
-    those that are handed over the spool accounts for.
+    those that are handed over the spool accounts for. `release` is that of the bundle that decided, 0 for one
+    without: a start goes on with it, whatever else the disk says, for the open windows are those that it plans.
     """
 
     number: int
@@ -105,6 +106,7 @@ class Meta(Struct, frozen=True, array_like=True):
     stored: tuple[StoredRef, ...] = ()
     times_us: dict[str, tuple[int, int]] = {}
     producers: Producers = Producers()
+    release: int = 0
 
 
 class Indexed(Struct, frozen=True, array_like=True):
