@@ -277,7 +277,7 @@ def test_a_crash_between_any_two_steps_of_going_back_ends_in_the_bundle_before(
     make_world: MakeWorld, step: int
 ) -> None:
     world = make_world(lines=SHORT, limits=replace(EASY, probation_s=10**6))
-    world.tweak = lambda plan: filtered(plan, lambda _: Moody(15, raising))
+    world.tweak = lambda plan: filtered(plan, lambda _: Moody(9, raising))
     states = staging(world, release_of(2, window_ms=30_000))
 
     def crash_soon() -> None:
