@@ -85,6 +85,11 @@ class BundleSwaps:
         return self._rollout
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something goes on beside the loop, or waits to be written."""
+        return self._worker.works or bool(self._writes)
+
+    @property
     def trouble(self) -> str:
         """What went wrong last, empty when nothing did since the last change of the rollout."""
         return self._last_trouble
@@ -115,7 +120,7 @@ class BundleSwaps:
                 self._begin_write()
         else:
             self._want()
-        if not self._worker.works and not self._writes:
+        if not self.is_busy:
             self._look_at_memory(now_s)
             decision = rollouts.decide(self._rollout, now_s, self._limits)
             if decision is not None:
