@@ -1,9 +1,9 @@
 """The agent's own core, spool and bundle swaps in the device's environment, without sources and broker.
 
-`python -m benchmarks.device.swapping` reads a `Work` from standard input and writes a `Swapped` to standard output. Chunk
-after chunk is filtered, windowed, sealed and made durable; between two, `BundleSwaps` does what it does in the agent's
-loop. Two bundles take turns: each time the other one is staged under the next number, loaded, tried on live chunks,
-swapped in and kept.
+`python -m benchmarks.device.swapping` reads a `Work` from standard input and writes a `Swapped` to standard output.
+Chunk after chunk is filtered, windowed, sealed and made durable; between two, `BundleSwaps` does what it does in the
+agent's loop. Two bundles take turns: each time the other one is staged under the next number, loaded, tried on live
+chunks, swapped in and kept.
 """
 
 import os
