@@ -13,6 +13,7 @@ FieldlakeError
     ├── ReleaseError               a bundle cannot be published or read as a release
     ├── RuleError                  a rule document is not one we can follow
     ├── WatermarkError             a watermark document is not one we can follow
+    ├── PullError                  a pull cannot be asked for, or not be followed
     └── EnrolmentMessageError      bytes that claim to be a message of enrolment are not one
 """
 
@@ -82,6 +83,10 @@ class RuleError(OperatorMustActError):
 
 class WatermarkError(OperatorMustActError):
     """A watermark document cannot be followed."""
+
+
+class PullError(OperatorMustActError):
+    """A pull cannot be asked for, or its request cannot be followed."""
 
 
 class EnrolmentMessageError(OperatorMustActError):

@@ -10,12 +10,17 @@ from typing import Final
 from msgspec.structs import replace
 
 from contracts.contract import Checks, Contract, Field, FieldType
+from contracts.ledger import Fate
 
 SAMPLED_SUFFIX: Final = "_dropped"
+PULLED_SUFFIX: Final = "_pulled"
 FIRST_ID: Final = 10_001  # of the fields that an offshoot has beyond its contract's; no contract has as many of its own
 RULE_CHARS_MAX: Final = 128
 
 SOURCE_SEQ: Final = "source_seq"
+PULL_ID: Final = "pull_id"
+FATE: Final = "fate"
+PULLED_FATES: Final = (Fate.KEPT.value, Fate.AGGREGATED.value, Fate.DROPPED.value)
 
 
 def sampled_of(contract: Contract) -> Contract:
@@ -39,6 +44,35 @@ def sampled_of(contract: Contract) -> Contract:
             Field(
                 FIRST_ID + 2, "dropped_because", FieldType.STRING, True,
                 description="Why, as in the ledger.", checks=text,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def pulled_of(contract: Contract) -> Contract:
+    """Return the contract for a contract's events that somebody asked for later, `ID_pulled`.
+
+    The same event may be there once for each pull that asked for it.
+    """
+    return replace(
+        contract,
+        id=f"{contract.id}{PULLED_SUFFIX}",
+        title=f"{contract.title}: pulled from devices",
+        purpose="Look closer at what a device has seen.",
+        fields=(
+            *contract.fields,
+            Field(
+                FIRST_ID, SOURCE_SEQ, FieldType.LONG, True, True,
+                description=f"Number of the event in {contract.id}.", checks=Checks(minimum=0),
+            ),
+            Field(
+                FIRST_ID + 1, FATE, FieldType.STRING, True,
+                description="What became of the event when it came, as in the ledger.",
+                checks=Checks(valid_values=PULLED_FATES),
+            ),
+            Field(
+                FIRST_ID + 2, PULL_ID, FieldType.STRING, True,
+                description="Pull that asked for it, see pulls.", checks=Checks(max_length=RULE_CHARS_MAX),
             ),
         ),
     )  # fmt: skip

@@ -69,6 +69,22 @@ def bundle(origin: str) -> str:
     return f"fl/v1/down/{_checked(origin)}/bundle"
 
 
+def pull(origin: str, pull_id: str) -> str:
+    """MQTT topic of the retained request for events that an origin still has."""
+    return f"fl/v1/down/{_checked(origin)}/pull/{_checked(pull_id)}"
+
+
+def pull_filter(origin: str) -> str:
+    """MQTT filter by which an origin hears of every pull."""
+    return f"fl/v1/down/{_checked(origin)}/pull/+"
+
+
+def pull_of(topic: str, origin: str) -> str | None:
+    """Return the id named by a `pull` topic of an origin, None when the topic is not one."""
+    before, _, pull_id = topic.rpartition("/")
+    return pull_id if f"{before}/+" == pull_filter(origin) and is_origin(pull_id) else None
+
+
 def state(origin: str) -> str:
     """MQTT topic of an origin's last will."""
     return f"fl/v1/state/{_checked(origin)}"

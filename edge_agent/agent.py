@@ -13,11 +13,20 @@ from edge_agent.core.sources.offers import Offered, SourceFailed
 from edge_agent.core.spool.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Group, Spool
-from edge_agent.core.uplink.link import BundleAnnounced, CertificateArrived, LinkDown, LinkEvent, RenewalNews
+from edge_agent.core.uplink.link import (
+    BundleAnnounced,
+    CertificateArrived,
+    LinkDown,
+    LinkEvent,
+    PullArrived,
+    RenewalNews,
+)
+from edge_agent.core.uplink.sending import Lane
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds
 from edge_agent.ports import Certificates, Inbox, Uplink
+from edge_agent.pulls import Pulls
 from edge_agent.reception import Reception
 from edge_agent.report import BundleReport, Report, wire_report
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
 STATUS_S: Final = 1.0  # s
 WRITE_RETRY_S: Final = 1.0  # s; a full disk does not empty faster
+PULL_SHARE: Final = 0.5  # of the quota; what is asked for later must not take the room of what happens now
 PUSH_FLUSH_S: Final = 0.05  # s; what producers hand over meanwhile becomes durable with one sync
 WAIT_S_MAX: Final = 1.0  # s; the longest the loop sleeps
 
@@ -76,6 +86,7 @@ class Agent:
         self._next_status_s = clock.monotonic_s()
         self.certificates: Certificates | None = None  # where the device looks after its own
         self.bundles: BundleSwaps | None = None  # where they come from a repository
+        self._pulls: Pulls | None = None
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
@@ -89,6 +100,10 @@ class Agent:
         """Ask the loop to end; what is not sent stays in the spool, owed ledger entries in its metadata."""
         self._stopping = True
 
+    def answer_pulls(self, *, stores: bool) -> None:
+        """Let somebody ask for events that the device still has; `stores` says whether it has a raw ring."""
+        self._pulls = Pulls(self._intake, self._spool, self._say, stores=stores)
+
     def run(self) -> Report:
         """Run until drained (if so configured) or stopped; return the last report."""
         self._reception.start()
@@ -97,6 +112,7 @@ class Agent:
             now = self._clock.monotonic_s()
             self._take_in(now)
             self._settle(now)
+            self._pull()
             self._renew()
             self._change_bundle(now)
             self._courier.advance(now)
@@ -179,6 +195,8 @@ class Agent:
         """Say whether there is nothing left to do, or nothing left that could be done before an operator has acted."""
         if not self._settings.until_drained or not self._feeds.is_done or self._group is not None:
             return False
+        if self._may_pull():
+            return False
         return self._courier.is_idle or self._courier.is_stuck
 
     def _take_in(self, now_s: float) -> None:
@@ -240,7 +258,7 @@ class Agent:
             self._say(str(error))
             return
         self._group = None
-        self._courier.add(pending)
+        self._courier.add(pending, Lane.BACKLOG if group.is_backlog else Lane.LIVE)
         self._reception.settle()
 
     def _relieve(self) -> None:
@@ -263,6 +281,19 @@ class Agent:
             self._append(self._intake.settle(damages, self._clock.now_ms()))
             self._say("spool: damage was found, its events are in the ledger as lost(spool_corrupt)")
 
+    def _may_pull(self) -> bool:
+        """Say whether something was asked for, and nothing of the present needs the room."""
+        if self._pulls is None or not self._pulls.is_busy or self._group is not None or self._step is not Step.NONE:
+            return False
+        return self._spool.owed_bytes < PULL_SHARE * self._spool.quota_bytes
+
+    def _pull(self) -> None:
+        """Do a slice of what was asked for."""
+        if self._may_pull() and self._pulls is not None:
+            group = self._pulls.advance(self._clock.now_ms())
+            if group is not None:
+                self._append(group)
+
     def reconnect(self) -> None:
         """Connect anew at once, with other credentials."""
         self._courier.reconnect()
@@ -282,6 +313,8 @@ class Agent:
 
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
+        if self._may_pull():
+            return 0.0
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
         if self._group is not None:
             times.append(self._retry_s)
@@ -304,6 +337,8 @@ class Agent:
                 self.certificates.answered(event.document)
             case BundleAnnounced() if self.bundles is not None:
                 self.bundles.heard(event.document)
+            case PullArrived() if self._pulls is not None:
+                self._pulls.hear(event.id, event.document, self._clock.now_ms())
             case SourceFailed():
                 self._say(f"source {event.source} has stopped: {event.reason}")
             case _:

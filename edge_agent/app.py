@@ -102,6 +102,7 @@ def run(config: AgentConfig) -> int:
         write_report,
     )  # fmt: skip
     agent.bundles = supply.swaps(intake) if supply is not None else None
+    agent.answer_pulls(stores=config.spool.ring_hours > 0)
     if config.mqtt.identity_dir is not None:
         agent.certificates = holder.rotation = Rotation(
             Path(config.mqtt.identity_dir),

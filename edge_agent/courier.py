@@ -95,9 +95,9 @@ class Courier:
         """Return up to where the lake holds a stream, by its watermarks of now and of earlier processes."""
         return ranges.upto(self._committed.get(stream, ()))
 
-    def add(self, pending: tuple[PendingBatch, ...]) -> None:
+    def add(self, pending: tuple[PendingBatch, ...], lane: Lane = Lane.LIVE) -> None:
         """Take over batches that have just become durable; those that memory has no room for wait on disk."""
-        self.window.add(pending)
+        self.window.add(pending, lane)
         while len(self.window) > LOADED_BATCHES_MAX and self._shed():
             continue
 

@@ -8,7 +8,8 @@ from contracts import bundle as bundles
 from contracts.bundle import BUNDLE_FILE, Bundle, Windows
 from contracts.contract import Contract
 from contracts.errors import ContractError
-from contracts.offshoots import sampled_of
+from contracts.offshoots import pulled_of, sampled_of
+from contracts.pulls import PULLS
 from edge_agent.adapters import named_files
 from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
@@ -61,6 +62,7 @@ def plan_of(
             entry.contract: named_files.read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
         },
+        pulls=next((contract for contract in bundle.contracts if contract.id == PULLS), None),
     )
 
 
@@ -91,6 +93,7 @@ def _stream(bundle: Bundle, contract_id: str, events: EventFilter, *, lax: bool,
         lax=lax,
         stores=stores,
         sheds=stream.when_full == "drop",
+        pulled=next((c for c in bundle.contracts if c == pulled_of(source)), None),
     )
 
 

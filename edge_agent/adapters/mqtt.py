@@ -23,6 +23,7 @@ from edge_agent.core.uplink.link import (
     LinkDown,
     LinkEvent,
     LinkUp,
+    PullArrived,
     Subscribed,
 )
 from edge_agent.core.uplink.sending import SEND_WINDOW
@@ -73,6 +74,7 @@ class MqttUplink:
         self._ack_topic = topics.ack(device)
         self._certificate_topic = topics.certificate(device)
         self._bundle_topic = topics.bundle(device)
+        self._pull_filter = topics.pull_filter(device)
         self._state_topic = topics.state(device)
         self._inbox = inbox
         self._link = 0
@@ -178,7 +180,8 @@ class MqttUplink:
             connected.append(True)
             window = min(SEND_WINDOW, getattr(properties, "ReceiveMaximum", SEND_WINDOW))
             put(LinkUp(link, window, getattr(properties, "MaximumPacketSize", None)))
-            client.subscribe([(self._ack_topic, 1), (self._certificate_topic, 1), (self._bundle_topic, 1)])
+            heard = (self._ack_topic, self._certificate_topic, self._bundle_topic, self._pull_filter)
+            client.subscribe([(topic, 1) for topic in heard])
             client.publish(self._state_topic, _state(epoch, online=True), qos=0, retain=True)
 
         def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, reason: ReasonCode, _p: Properties | None) -> None:
@@ -196,6 +199,8 @@ class MqttUplink:
                 put(CertificateArrived(link, bytes(message.payload)))
             elif message.topic == self._bundle_topic:
                 put(BundleAnnounced(link, bytes(message.payload)))
+            elif (pull_id := topics.pull_of(message.topic, self._device)) is not None:
+                put(PullArrived(link, pull_id, bytes(message.payload)))
             else:
                 put(AckArrived(link, bytes(message.payload)))
 

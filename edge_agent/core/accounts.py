@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from contracts.ledger import Entry, Fate
 
 LEDGER: Final = "ledger"
+DISK_FULL: Final = "disk_full"
 SPOOL_CORRUPT: Final = "spool_corrupt"
 WINDOW_LOST: Final = "window_lost"  # the spool could not give back what an open window had, or the window is no more
 

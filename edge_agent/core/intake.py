@@ -2,8 +2,8 @@
 
 import zlib
 from array import array
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -13,11 +13,13 @@ from contracts.contract import Contract
 from contracts.ledger import Fate
 from contracts.microbatch import Flag
 from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
+from edge_agent.core.codec.payload import Purpose
 from edge_agent.core.codec.sealing import SealedBatch, Sealer
 from edge_agent.core.codec.unsealing import Form, Unsealer
 from edge_agent.core.derived import entry_rows, refused_rows
-from edge_agent.core.events import Column, Events
+from edge_agent.core.events import Events
 from edge_agent.core.profile import Profile
+from edge_agent.core.pulls.progress import PullState
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.pressure import Step
@@ -28,6 +30,7 @@ from edge_agent.core.stream import Stream, StreamPlan, Taken
 from edge_agent.core.uplink.owed import Owed
 
 QUARANTINE: Final = "quarantine"
+PACKED_ROWS_MAX: Final = 1_024  # rows of an answer; packing takes 10 us each, which is too long for many of them
 
 
 class StoredRows(Struct, frozen=True):
@@ -42,6 +45,7 @@ class Plan(Struct, frozen=True):
 
     `dictionaries` are zstd dictionaries by contract id, `version` and `release` are the bundle's. `earlier` are forms
     of a stream's rows in other bundles of the device: the spool may still hold such rows.
+    Answers to pulls go as rows of `pulls`; without it nothing can be asked for.
     """
 
     device: str
@@ -55,6 +59,7 @@ class Plan(Struct, frozen=True):
     version: str = ""
     release: int | None = None
     earlier: dict[str, tuple[Form, ...]] = {}
+    pulls: Contract | None = None
 
 
 class Parts:
@@ -65,6 +70,7 @@ class Parts:
         contracts = [plan.ledger, plan.quarantine]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
+        contracts += [c for c in (plan.pulls, *(stream.pulled for stream in plan.streams)) if c is not None]
         self.sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
         self.unsealers = {
             stream.source.id: Unsealer(
@@ -106,6 +112,12 @@ class Intake:
         self._producers = newest.producers if newest is not None else Producers()
         self._owed = Owed(newest.owed if newest is not None else ())
         self._ended: list[SealedBatch] = []  # rows of windows that ended with the plan that they are of
+        self.pulls = newest.pulls if newest is not None else PullState()
+
+    @property
+    def next_record(self) -> int:
+        """Number of the next group's record."""
+        return self._number
 
     def _use(self, parts: Parts) -> None:
         self._plan, self._sealers, self._unsealers = parts.plan, parts.sealers, parts.unsealers
@@ -233,6 +245,17 @@ class Intake:
         has_events = bool(stored) or any(len(taken.kept) or taken.refused for _, taken in parts)
         return Group(meta, tuple(batches), tuple(one.data for one in stored), is_account=not has_events)
 
+    def pull(self, rows: Iterable[tuple[Contract, Mapping[str, Any]]], pulls: PullState, sealed_at_ms: int) -> Group:
+        """Return rows that were asked for, with the state that holds once they are durable."""
+        batches: list[SealedBatch] = []
+        for contract, columns in rows:
+            many = len(next(iter(columns.values()))) > PACKED_ROWS_MAX
+            purpose = Purpose.BULK if many else Purpose.WIRE
+            batches += self._derived(contract, columns, sealed_at_ms, Flag.REPLAY, purpose)
+        self.pulls = pulls
+        meta = msgspec.structs.replace(self._meta(batches, (), (), sealed_at_ms), wire=self._wire(batches, []))
+        return Group(meta, tuple(batches), is_backlog=True)
+
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
 
@@ -312,19 +335,25 @@ class Intake:
             sealed_at_ms=now_ms,
             producers=self._producers,
             release=self._plan.release or 0,
+            pulls=self.pulls,
         )
         self._number += 1
         return meta
 
     def _derived(
-        self, contract: Contract, columns: dict[str, Column], sealed_at_ms: int, flags: int = 0
+        self,
+        contract: Contract,
+        columns: Mapping[str, Any],
+        sealed_at_ms: int,
+        flags: int = 0,
+        purpose: Purpose = Purpose.WIRE,
     ) -> list[SealedBatch]:
         """Seal rows of a stream that the device itself writes, numbered on from its last."""
         first = self._derived_seq[contract.id]
         rows = len(next(iter(columns.values())))
         self._derived_seq[contract.id] = first + rows
         seqs = array("q", range(first, first + rows))
-        return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags)
+        return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags, purpose)
 
     def _entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:
         ledger = self._plan.ledger

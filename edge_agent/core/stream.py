@@ -10,7 +10,7 @@ from contracts.contract import Contract
 from contracts.ledger import Fate
 from contracts.offshoots import SOURCE_SEQ
 from contracts.sampling import DROPPED_SAMPLE, seed_of
-from edge_agent.core.accounts import Count, Explained
+from edge_agent.core.accounts import DISK_FULL, Count, Explained
 from edge_agent.core.events import Checked, Column, Events, Mask, Reader, Refused, json_bytes
 from edge_agent.core.profile import EventFilter, Profile, Verdict
 from edge_agent.core.spool.pressure import Step
@@ -18,14 +18,14 @@ from edge_agent.core.windows.held import ClosedWindow
 from edge_agent.core.windows.marks import WindowMark
 from edge_agent.core.windows.window_rows import rows_of
 
-DISK_FULL: Final = "disk_full"
 IDLE_MS: Final = 120_000  # ms; the windows of a stream that has gone quiet close, and let go of their segments
 
 
 class StreamPlan(Struct, frozen=True):
     """What the bundle says about one stream. A share of the events that do not travel does so as rows of `sampled`.
 
-    `stores` says that events which do not travel stay on the device a while.
+    `stores` says that events which do not travel stay on the device a while. What is asked for later goes as rows of
+    `pulled`.
 
     A stream with windows stores them in any case: a restart fills the open windows from there. One that `sheds` gives
     its events up when the disk is full.
@@ -40,6 +40,7 @@ class StreamPlan(Struct, frozen=True):
     lax: bool = False
     stores: bool = False
     sheds: bool = False
+    pulled: Contract | None = None
 
 
 class Taken(Struct, frozen=True):

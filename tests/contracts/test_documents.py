@@ -19,6 +19,7 @@ FINGERPRINTS = {
     "clicks": 0x7D7D18B34774FB7A,
     "decisions": 0xD797EB60E369421B,
     "ledger": 0x57CBDF3D76DB58F0,
+    "pulls": 0xFDB7B6BF254FAE62,
     "purchases": 0x88259F5C3E4A9AFD,
     "quarantine": 0x652976101DB07F9B,
     "service_history": 0xBA351AE5C24F3322,

@@ -31,13 +31,20 @@ class Sealer:
         self._encoder = PayloadEncoder(contract, dictionary)
 
     def seal(
-        self, first_seq: int, end_seq: int, seqs: Column, columns: Columns, sealed_at_ms: int, flags: int = 0
+        self,
+        first_seq: int,
+        end_seq: int,
+        seqs: Column,
+        columns: Columns,
+        sealed_at_ms: int,
+        flags: int = 0,
+        purpose: Purpose = Purpose.WIRE,
     ) -> list[SealedBatch]:
         """Return batches that together account for [first_seq, end_seq); `seqs` are the numbers of the rows sent.
 
         Rows that do not fit into one batch are halved until they do.
         """
-        payload = self._encoder.encode(seqs, columns)
+        payload = self._encoder.encode(seqs, columns, purpose)
         fits = len(payload.data) + HEADER_BYTES <= BATCH_BYTES_MAX and payload.raw_bytes <= RAW_BYTES_MAX
         if len(seqs) > 1 and not fits:
             half = len(seqs) // 2
@@ -45,8 +52,8 @@ class Sealer:
             head = {name: column[:half] for name, column in columns.items()}
             tail = {name: column[half:] for name, column in columns.items()}
             return [
-                *self.seal(first_seq, middle, seqs[:half], head, sealed_at_ms, flags),
-                *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms, flags),
+                *self.seal(first_seq, middle, seqs[:half], head, sealed_at_ms, flags, purpose),
+                *self.seal(middle, end_seq, seqs[half:], tail, sealed_at_ms, flags, purpose),
             ]
         header = Header(
             fingerprint=self.fingerprint,

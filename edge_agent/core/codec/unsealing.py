@@ -13,6 +13,7 @@ from edge_agent.core.codec import record_batch
 from edge_agent.core.codec.payload import PayloadDecoder, Rows, dictionary_id
 from edge_agent.core.events import Events, Mask
 from edge_agent.core.profile import Profile, SpoolPart
+from edge_agent.core.spool.record import StoredRef
 from edge_agent.core.spool.replay import Replayed
 
 _log = logging.getLogger(__name__)
@@ -48,20 +49,27 @@ class Unsealer:
         parts: list[SpoolPart] = []
         for batch in replayed.batches:
             try:
-                header, payload = microbatch.parse(batch)
-                decoder = self._decoder(header.fingerprint, header.dictionary_id)
-                rows = decoder.decode(bytes(payload), header.rows, header.raw_bytes, header.codec)
+                rows = self.batch(batch)
             except BatchError as error:
                 _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
                 continue
             parts.append(SpoolPart(rows, True, True))
         for ref, block in replayed.stored:
             try:
-                decoder = self._decoder(ref.fingerprint or self._fingerprint, 0)
-                parts.append(SpoolPart(decoder.decode(block, ref.rows, ref.raw_bytes), False, ref.windowed))
+                parts.append(SpoolPart(self.stored(ref, block), False, ref.windowed))
             except BatchError as error:
                 _log.error("%s %d in the spool: %s", self.contract.id, replayed.first_seq, error)
         return self._profile.merged(self.contract, [part for part in parts if len(part.rows.seqs)])
+
+    def batch(self, data: bytes) -> Rows:
+        """Return the rows of a batch. Raises BatchError."""
+        header, payload = microbatch.parse(data)
+        decoder = self._decoder(header.fingerprint, header.dictionary_id)
+        return decoder.decode(bytes(payload), header.rows, header.raw_bytes, header.codec)
+
+    def stored(self, ref: StoredRef, block: bytes) -> Rows:
+        """Return the rows of a stored block. Raises BatchError."""
+        return self._decoder(ref.fingerprint or self._fingerprint, 0).decode(block, ref.rows, ref.raw_bytes)
 
     def _decoder(self, form: int, dictionary: int) -> "_FormDecoder":
         found = self._decoders.get((form, dictionary))

@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Explained, Wire
+from edge_agent.core.pulls.progress import PullState
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.windows.marks import WindowMark
 
@@ -89,8 +90,9 @@ class Meta(Struct, frozen=True, array_like=True):
     `next_seq` is, per stream, the first number that neither this record nor one before it accounts for. `owed` are the
     ledger entries of this record and of those before it that no ledger batch holds yet; `explained` are the entries in
     this record's ledger batch. `times_us` is the first and last event time by stream. `producers` says which events of
-    those that are handed over the spool accounts for. `release` is that of the bundle that decided, 0 for one
-    without: a start goes on with it, whatever else the disk says, for the open windows are those that it plans.
+    those that are handed over the spool accounts for, `pulls` how far what was asked for has been answered. `release`
+    is that of the bundle that decided, 0 for one without: a start goes on with it, whatever else the disk says, for the
+    open windows are those that it plans.
     """
 
     number: int
@@ -107,6 +109,7 @@ class Meta(Struct, frozen=True, array_like=True):
     times_us: dict[str, tuple[int, int]] = {}
     producers: Producers = Producers()
     release: int = 0
+    pulls: PullState = PullState()
 
 
 class Indexed(Struct, frozen=True, array_like=True):

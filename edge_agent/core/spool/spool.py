@@ -17,6 +17,7 @@ from edge_agent.core.accounts import Count, Wire
 from edge_agent.core.codec.sealing import SealedBatch
 from edge_agent.core.spool.blocks import Blocks
 from edge_agent.core.spool.damage import Damage, damage_of, damages_of
+from edge_agent.core.spool.places import Place, place_of
 from edge_agent.core.spool.record import (
     SEGMENT_HEADER_BYTES,
     Checkpoint,
@@ -48,13 +49,15 @@ SEGMENT_BATCHES: Final = 1_024  # batches; what is loaded of a segment at once s
 class Group(Struct, frozen=True):
     """What one flush produced, durable together or not at all; `stored` are the bytes of `meta.stored`.
 
-    One that `is_account` holds no events, only what became of some: ledger entries, windows.
+    One that `is_account` holds no events, only what became of some: ledger entries, windows. One that `is_backlog`
+    travels behind what happens now.
     """
 
     meta: Meta
     batches: tuple[SealedBatch, ...]
     stored: tuple[bytes, ...] = ()
     is_account: bool = False
+    is_backlog: bool = False
 
 
 class Loaded(Struct, frozen=True):
@@ -200,6 +203,14 @@ class Spool:
             ]
         found = damages_of(segment.ranges, [entry.meta for entry in entries])
         return Loaded(tuple(pending), tuple(damage for damage in found if self.is_open(damage, committed)))
+
+    def places(self, number: int, contract: str) -> tuple[Place, ...]:
+        """Return where a stream's events lie in a segment, record by record. Raises OSError."""
+        found = (
+            place_of(entry, number, self._blocks.overhead_bytes, contract)
+            for entry in read_index(self._disk, self._segments[number])
+        )
+        return tuple(place for place in found if place is not None)
 
     def damage(self, batch: PendingBatch) -> Damage:
         """Return what is gone with a batch that has rotted. Raises OSError."""

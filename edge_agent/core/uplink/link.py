@@ -46,6 +46,14 @@ class AckArrived(Struct, frozen=True):
     document: bytes
 
 
+class PullArrived(Struct, frozen=True):
+    """A request for events that the device still has, or, with an empty document, that it was taken back."""
+
+    link: int
+    id: str
+    document: bytes
+
+
 class CertificateArrived(Struct, frozen=True):
     """The answer to a request for the next certificate."""
 
@@ -76,6 +84,7 @@ LinkEvent: TypeAlias = (
     | Answered
     | Subscribed
     | AckArrived
+    | PullArrived
     | CertificateArrived
     | BundleAnnounced
     | RenewalNews
