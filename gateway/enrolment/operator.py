@@ -115,9 +115,13 @@ class Operator:
             raise _unexpected(answer)
         return answer
 
-    def devices(self) -> Iterator[DeviceEntry]:
-        """Yield every device of the registry, in the order of their names."""
-        after = ""
+    def device(self, name: str) -> DeviceEntry | None:
+        """Return a device of the registry, None when it has none of that name."""
+        found = next((entry for entry in self.devices(after=name[:-1]) if entry.device >= name), None)
+        return found if found is not None and found.device == name else None
+
+    def devices(self, after: str = "") -> Iterator[DeviceEntry]:
+        """Yield every device of the registry whose name comes after one, in the order of their names."""
         while True:
             answer = self._ask(ListDevices(after))
             if not isinstance(answer, Devices):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from contracts.bundle import BUNDLE_FILE, Bundle, Dictionary, Model, Stream, Windows, encode
 from contracts.contract import Contract
-from contracts.offshoots import sampled_of
+from contracts.offshoots import pulled_of, sampled_of
 from infra.bundles.documents import read_contracts
 from infra.bundles.rehearsal import rehearse
 from infra.bundles.scoring import require_same_scores, score_rows
@@ -42,10 +42,11 @@ def build_bundle(folder: Path, model_dir: Path, datasets_dir: Path, manifest: Ma
         if name is not None:
             shutil.copyfile(model_dir / name, folder / name)
     windows = Windows(WINDOWED_INTO, WINDOW_MS, model.inputs)
+    observed = {entry.contract for entry in manifest.files if entry.role == "replay"}
     filtered = next(contract for contract in contracts if contract.id == FILTERED)
     bundle = Bundle(
         version=model.version,
-        contracts=(*contracts, sampled_of(filtered)),
+        contracts=(*contracts, sampled_of(filtered), *(pulled_of(c) for c in contracts if c.id in observed)),
         streams=(Stream(FILTERED, model=model.id, windows=(windows,)),),
         models=(model,),
     )

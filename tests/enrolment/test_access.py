@@ -31,6 +31,7 @@ def topics_of(device: str) -> dict[str, str]:
         "command": f"fl/v1/down/{device}/command",
         "bundle": f"fl/v1/down/{device}/bundle",
         "certificate": topics.certificate(device),
+        "pull": topics.pull(device, "0123456789abcdef"),
     }
 
 
@@ -160,7 +161,7 @@ def test_nobody_takes_over_the_session_of_another(plant: Plant, devices: Peers, 
         (GATEWAY_NAME, {"ack", "command", "bundle"}),
         (LAUNCHER_NAME, set()),
         (SERVER_NAME, set()),
-        (OPERATOR_NAME, {"fl/v1/operator/operator/op-1/request"}),
+        (OPERATOR_NAME, {"pull", "fl/v1/operator/operator/op-1/request"}),
         (ENROLMENT_NAME, {"answer", "certificate", "fl/v1/operator/operator/op-1/answer"}),
     ],
 )

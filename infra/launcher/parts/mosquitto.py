@@ -151,10 +151,14 @@ def bootstrap_rules() -> str:
 
 
 def service_rules() -> str:
-    """Render the ACL of our own services: the gateway takes all and answers all, but hands out no certificates."""
+    """Render the ACL of our own services.
+
+    The gateway takes all and answers all, but hands out no certificates and asks for no raw data: operators do.
+    """
     return (
         f"user {GATEWAY_NAME}\n"
         "topic deny fl/v1/down/+/certificate\n"
+        "topic deny fl/v1/down/+/pull/#\n"
         "topic read fl/v1/up/#\n"
         "topic read fl/v1/state/#\n"
         "topic write fl/v1/down/#\n"
@@ -170,6 +174,8 @@ def service_rules() -> str:
         f"user {OPERATOR_NAME}\n"
         f"topic write fl/v1/operator/{OPERATOR_NAME}/+/request\n"
         f"topic read fl/v1/operator/{OPERATOR_NAME}/+/answer\n"
+        "topic read fl/v1/state/+\n"
+        "topic write fl/v1/down/+/pull/+\n"
     )
 
 
