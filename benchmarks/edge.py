@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks import edge_backlog, edge_codec, edge_reduction, edge_throughput
+from benchmarks import edge_backlog, edge_codec, edge_pull, edge_reduction, edge_throughput
 from benchmarks.edge_plots import draw
 from benchmarks.result import RESULTS_DIR, Result, result
 from contracts.errors import OperatorMustActError
@@ -24,11 +24,16 @@ def _codec(progress: Progress) -> Measured:
     return figures, {"rows": "held out of filter and dictionary", "plot": curves}
 
 
+def _pull(progress: Progress) -> Measured:
+    return edge_pull.measure(progress), {"ring": edge_pull.RING, "asked": edge_pull.ASKED}
+
+
 PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {
     "codec": _codec,
     "reduction": edge_reduction.measure,
     "throughput": edge_throughput.measure,
     "backlog": edge_backlog.measure,
+    "pull": _pull,
 }
 
 

@@ -34,9 +34,9 @@ from edge_agent.core.spool.places import Place
 from edge_agent.core.spool.segment import Segment
 from edge_agent.core.spool.spool import Group, Spool
 
-SLICE_ROWS: Final = 4_096  # events; some 20 ms of reading, so that what happens now waits no longer
+SLICE_ROWS: Final = 2_048  # events; some 10 ms of reading, so that what happens now waits no longer
 SLICE_PLACES: Final = 64  # records; where they hold few events each
-BATCH_ROWS: Final = 8_192  # rows; of telemetry nearly a full micro-batch
+BATCH_ROWS: Final = 4_096  # rows; of telemetry half a micro-batch, of events with texts a full one
 WAITING_MAX: Final = 8  # requests in memory, of up to 8 KB
 
 _log = logging.getLogger(__name__)

@@ -77,13 +77,15 @@ def _written(column: WireColumn, values: Column, rows: int) -> tuple[int, tuple[
     if len(values) != rows:
         raise BatchFormatError(f"column {column.name}: expected {rows} values, found {len(values)}")
     nulls, validity = 0, b""
-    if isinstance(values, (list, tuple)) and None in values:
-        present = [value is not None for value in values]
-        nulls, validity = rows - sum(present), _bitmap(present)
+    if isinstance(values, (list, tuple)) and (nulls := values.count(None)):
         if column.required:
             raise BatchFormatError(f"column {column.name}: expected a value in every row, found {nulls} nulls")
         filler: Any = "" if column.type is FieldType.STRING else 0
-        values = [filler if value is None else value for value in values]
+        if nulls == rows:
+            validity, values = bytes((rows + 7) // 8), [filler] * rows
+        else:
+            validity = _bitmap([value is not None for value in values])
+            values = [filler if value is None else value for value in values]
     try:
         return nulls, (validity, *_data(column, values))
     except (TypeError, ValueError, OverflowError, AttributeError, UnicodeError) as error:
@@ -92,7 +94,11 @@ def _written(column: WireColumn, values: Column, rows: int) -> tuple[int, tuple[
 
 def _data(column: WireColumn, values: Any) -> tuple[bytes, ...]:
     if column.type is FieldType.STRING:
-        texts = [value.encode() for value in values]
+        if values and values.count(values[0]) == len(values):  # often so, and then a tenth of the work
+            text = values[0].encode()
+            ends = array("q", [len(text) * place for place in range(len(values) + 1)])
+            return array("i", ends).tobytes(), text * len(values)
+        texts = list(map(str.encode, values))
         ends = array("q", accumulate(map(len, texts), initial=0))
         return array("i", ends).tobytes(), b"".join(texts)
     if column.type is FieldType.BOOLEAN:
@@ -145,6 +151,8 @@ def _read(column: WireColumn, metadata: Metadata, nulls: int, parts: list[memory
     present: list[bool] | None = None
     if nulls:
         _expect(column, "validity", validity, (rows + 7) // 8)
+        if nulls == rows and not column.required and not any(validity[: (rows + 7) // 8]):
+            return [None] * rows
         present = _bits(validity, rows)
         if sum(present) != rows - nulls or column.required:
             raise BatchFormatError(f"column {column.name}: {nulls} nulls, required {column.required}, validity differs")
@@ -197,6 +205,9 @@ def _texts(column: WireColumn, data: list[memoryview], rows: int) -> list[str]:
         raise BatchFormatError(f"column {column.name}: expected rising offsets within {len(text)} bytes of text")
     raw = text.tobytes()
     try:
+        if raw.isascii():
+            whole = raw.decode("ascii")
+            return [whole[first:end] for first, end in pairwise(ends)]
         return [raw[first:end].decode() for first, end in pairwise(ends)]
     except UnicodeDecodeError as error:
         raise BatchFormatError(f"column {column.name}: expected UTF-8: {error}") from error
