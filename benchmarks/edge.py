@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks import edge_backlog, edge_codec, edge_pull, edge_reduction, edge_throughput
+from benchmarks import edge_backlog, edge_codec, edge_pull, edge_reduction, edge_swap, edge_throughput
 from benchmarks.edge_plots import draw
 from benchmarks.result import RESULTS_DIR, Result, result
 from contracts.errors import OperatorMustActError
@@ -33,6 +33,7 @@ PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {
     "reduction": edge_reduction.measure,
     "throughput": edge_throughput.measure,
     "backlog": edge_backlog.measure,
+    "swap": edge_swap.measure,
     "pull": _pull,
 }
 

@@ -61,8 +61,20 @@ def _backlog(axes: Axes, data: Any) -> None:
     memory.set_ylim(bottom=0)
 
 
+def _swap(axes: Axes, data: Any) -> None:
+    axes.plot(*zip(*data["pause"], strict=True), linewidth=0.7, label="pause")
+    axes.set_xlabel("swap")
+    axes.set_ylabel("pause, ms")
+    axes.set_ylim(bottom=0)
+    memory = axes.twinx()
+    memory.plot(*zip(*data["pss"], strict=True), color="tab:red", label="PSS")
+    memory.set_ylabel("PSS, MB")
+    memory.set_ylim(bottom=0)
+
+
 PANELS: Final[dict[str, Callable[[Axes, Any], None]]] = {
     "codec": _codec,
     "memory": _memory,
     "backlog": _backlog,
+    "swap": _swap,
 }
