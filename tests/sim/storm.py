@@ -21,9 +21,10 @@ from tests.sim.upstream import Upstream
 KEEPALIVE_S: Final = 22.5  # s; what the MQTT client takes to notice a dead link
 RESTART_S_MAX: Final = 15.0  # s; from a kill to the next start
 STEPS_MAX: Final = 20  # operations of the disk, at most, before a kill at one of them
-SENDS_MAX: Final = 8
-DISK_TROUBLE_S: Final = 8.0
-OFFLINE_S_MAX: Final = 60.0
+SENDS_MAX: Final = 8  # publishes, at most, before a kill or a cut at one of them
+DISK_TROUBLE_S: Final = 8.0  # s at most, on average half of it
+OFFLINE_S_MAX: Final = 60.0  # s
+REFUSALS: Final = {Fault.UNHEARD: 0x10, Fault.QUOTA: 0x97}  # reason codes of MQTT 5, section 3.4.2.1
 CLOCK_MS_MAX: Final = 40 * 86_400_000  # ms; a battery that was empty for a month
 STARTS_MAX: Final = 400  # a device that cannot start in so many tries is stuck
 CONVERGE_S_MAX: Final = 3_600.0  # s after the storm; resends double up to 300 s
@@ -125,8 +126,8 @@ class Storm(World):
         self._count_down()
         if self._half_open or not self._up:
             return message
-        if self._strikes(Fault.UNHEARD) or self._strikes(Fault.QUOTA):
-            code = 0x10 if self._rng.random() < 0.7 else 0x97
+        code = next((code for fault, code in REFUSALS.items() if self._strikes(fault)), 0)
+        if code:
             self._later(lambda: self._of(link, Answered(link, message, code)))
             return message
         if not self._strikes(Fault.DROPPED):
