@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from array import array
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from contracts import microbatch
 from contracts.errors import BatchFormatError
 from contracts.microbatch import BATCH_BYTES_MAX, RAW_BYTES_MAX, Codec
 from edge_agent.core.arrays import ARRAYS
+from edge_agent.core.codec import payload as payloads
 from edge_agent.core.codec.payload import PayloadDecoder, PayloadEncoder, Purpose
 from edge_agent.core.codec.sealing import Sealer
 from edge_agent.core.events import Reader
@@ -151,6 +153,24 @@ def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None
     found = PayloadDecoder(contract, trained).decode(bytes(payload), 10, header.raw_bytes, header.codec)
     assert found.seqs.tolist() == list(range(10))  # type: ignore[union-attr]
     assert all(same(found.columns[name], columns[name]) for name in columns)
+
+
+def test_what_was_made_for_a_dictionary_goes_when_the_dictionary_does() -> None:
+    columns: dict[str, Any] = dict.fromkeys(("stream", "rule", "reason"), [""]) | {"fate": ["kept"]}
+    columns |= dict.fromkeys(("stream_epoch", "first_seq", "span", "count"), [1])
+    seqs = array("q", [0])
+    words = [bytes([number % 7, number % 11, number % 13] * 20) for number in range(200)]
+    one, other = (zstandard.train_dictionary(2_000, words, dict_id=number).as_bytes() for number in (40_001, 40_002))
+    for dictionary in (one, other, b""):
+        encoded = PayloadEncoder(CONTRACTS["ledger"], dictionary).encode(seqs, columns)
+        decoder = PayloadDecoder(CONTRACTS["ledger"], dictionary)
+        assert len(decoder.decode(encoded.data, 1, encoded.raw_bytes, encoded.codec).seqs) == 1
+    payloads.forget_all_but([one])
+    kept = {key[1] for key in payloads._COMPRESSORS} | {key[0] for key in payloads._DECOMPRESSORS}
+    assert one in kept
+    assert other not in kept
+    again = PayloadEncoder(CONTRACTS["ledger"], other).encode(seqs, columns)
+    assert again.dictionary_id == 40_002
 
 
 def test_rows_that_do_not_fit_are_split_and_stay_in_order() -> None:
