@@ -15,7 +15,15 @@ from typer.main import get_command
 from contracts import edge_rules
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from contracts.topics import KAFKA_TOPICS
-from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttSource, SocketSource, Subscription
+from edge_agent.config import (
+    AgentConfig,
+    FileSource,
+    HttpSource,
+    MqttSource,
+    RepositoryBundles,
+    SocketSource,
+    Subscription,
+)
 from edge_agent.updating.config import UpdatingConfig
 from federation.config import FederationConfig
 from flink_jobs.triggers.config import PreselectConfig, TriggersConfig
@@ -38,6 +46,7 @@ CONFIGS: Final[dict[str, type[Struct]]] = {
     'edge_agent, a source with `"kind": "http"`': HttpSource,
     'edge_agent, a source with `"kind": "mqtt"`': MqttSource,
     "edge_agent, a subscription of such a source": Subscription,
+    'edge_agent, bundles with `"kind": "repository"`': RepositoryBundles,
     "edge_agent.updating": UpdatingConfig,
     "gateway": GatewayConfig,
     "gateway.bundles": BundlesConfig,

@@ -156,8 +156,8 @@ def test_a_trained_dictionary_makes_small_batches_smaller_and_is_named() -> None
 
 
 def test_what_was_made_for_a_dictionary_goes_when_the_dictionary_does() -> None:
-    columns: dict[str, Any] = dict.fromkeys(("stream", "rule", "reason"), [""]) | {"fate": ["kept"]}
-    columns |= dict.fromkeys(("stream_epoch", "first_seq", "span", "count"), [1])
+    columns: dict[str, Any] = {key: [""] for key in ("stream", "rule", "reason")} | {"fate": ["kept"]}
+    columns |= {key: [1] for key in ("stream_epoch", "first_seq", "span", "count")}
     seqs = array("q", [0])
     words = [bytes([number % 7, number % 11, number % 13] * 20) for number in range(200)]
     one, other = (zstandard.train_dictionary(2_000, words, dict_id=number).as_bytes() for number in (40_001, 40_002))
