@@ -151,9 +151,10 @@ class BundleSwaps:
     # What happens beside the loop.
 
     def _heed(self, verdict: Verdict) -> None:
-        if verdict.outcome != "staged" or verdict.release is None or verdict.active is None:
+        active = self._intake.parts.plan.release  # the shelf's link may come after
+        if verdict.outcome != "staged" or verdict.release is None or active is None:
             return
-        after = rollouts.apply(self._rollout, rollouts.Staged(verdict.release, verdict.active))
+        after = rollouts.apply(self._rollout, rollouts.Staged(verdict.release, active))
         if after is not self._rollout:
             self._drop()
             self._change(after)

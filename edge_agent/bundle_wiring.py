@@ -104,6 +104,7 @@ class RepositorySupply:
             "key_file": key_file,
             "root_file": self._bundles.root_file,
             "bundles_dir": str(self._folder),
+            "profile": self._config.profile,
         }
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / UPDATING_CONFIG).write_bytes(msgspec.json.encode(content))

@@ -21,6 +21,7 @@ from edge_agent.agent import Agent
 from edge_agent.bundle_ports import Done
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
+from edge_agent.config import ProfileName
 from edge_agent.core.intake import Parts, Plan
 from edge_agent.core.updates.rollout import Limits, Rollout
 from edge_agent.core.updates.updates import Verdict
@@ -160,6 +161,7 @@ class SwapWorld(World):
         self.shelf = Shelf(folder)
         self.looks = Looks(self.shelf)
         self.memory = 60.0
+        self.profile: ProfileName = "full"
         self.tweak: Callable[[Plan], Plan] = lambda plan: plan
         self.swaps: BundleSwaps | None = None
         self.on_swap: Callable[[], None] = lambda: None
@@ -215,8 +217,9 @@ class SwapWorld(World):
 
     def _plan_of(self, bundle: Bundle, folder: Path) -> Plan:
         plan = bundle_files.plan_of(
-            bundle, folder, device=DEVICE, shard=0, epoch=1_800_000_000, streams={"telemetry": False}, stores=True
-        )
+            bundle, folder, device=DEVICE, shard=0, epoch=1_800_000_000, streams={"telemetry": False}, stores=True,
+            profile=self.profile,
+        )  # fmt: skip
         return self.tweak(plan)
 
 

@@ -66,8 +66,10 @@ def filtered(plan: Plan, change: Callable[[Filter], Filter], release: int = 2) -
     return replace(plan, streams=(replace(stream, filter=change(stream.filter)),))
 
 
-def test_a_release_comes_into_force_between_two_chunks_and_stays(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("profile", ["full", "lite"])
+def test_a_release_comes_into_force_between_two_chunks_and_stays(make_world: MakeWorld, profile: Any) -> None:
     world = make_world()
+    world.profile = profile
     states = staging(world, release_of(2, (dropping(5, version=2),)))
     report = world.finish()
     assert [state for state in dict.fromkeys(states) if state != "1 staged"] == [
