@@ -145,8 +145,18 @@ class BundleSwaps:
         )
 
     def close(self) -> None:
-        """End what goes on beside the loop."""
+        """End what goes on beside the loop, and note how far the rollout is, so that the next start goes on there."""
         self._updates.close()
+        if self._worker.works:
+            return  # Cut short, as by a crash.
+        try:
+            while self._writes:
+                self._writes[0]()
+                self._writes.popleft()
+            if self._rollout.release is not None:
+                self._shelf.note(rollouts.apply(self._rollout, rollouts.Stopped(self._clock.monotonic_s())))
+        except OSError as error:
+            _log.warning("bundles: %s: the next start begins the trial anew", error)
 
     # What happens beside the loop.
 

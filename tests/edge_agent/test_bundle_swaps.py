@@ -18,6 +18,7 @@ from edge_agent.report import Report
 from tests.edge_agent.plant import lines_of, reading
 from tests.edge_agent.simulated import lines_with_faults
 from tests.edge_agent.swapping import EASY, WIDER, SwapWorld, check, dropping, release_of, write_release
+from tests.edge_agent.worlds import Crash
 
 EVENTS = 900  # fifteen seconds at 60 a second
 SHORT = lines_of([reading(n) for n in range(400)])
@@ -301,6 +302,41 @@ def test_a_quiet_device_ends_a_trial_too(make_world: MakeWorld) -> None:
     world.on_status = lambda report: agent.stop() if report.bundle.release == 2 else None
     agent.run()
     assert 60.0 <= world.now_s < 70.0
+
+
+def test_a_device_that_is_on_for_seconds_at_a_time_gets_through_a_trial(make_world: MakeWorld) -> None:
+    world = make_world(limits=replace(EASY, events_min=200, probation_s=4.0))
+    world.stage(release_of(2, (dropping(5, version=2),), window_ms=30_000))
+    states: list[str] = []
+
+    def on_status(report: Report) -> None:
+        states.append(f"{report.bundle.release} {report.bundle.state}")
+        if len(states) % 3 == 0:
+            agent.stop()
+
+    world.on_status = on_status
+    while states[-1:] != ["2 idle"]:
+        assert len(states) < 100
+        agent = world.start(followed=True)
+        agent.run()
+    world.on_status = lambda _: None
+    check(world, world.finish(), 1)
+    assert world.runs > 4
+    assert "2 active" in states
+
+
+def test_a_release_that_takes_the_agent_with_it_on_trial_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(limits=replace(EASY, restarts_max=2, events_min=10**6))
+
+    def dying() -> None:
+        raise Crash
+
+    world.tweak = lambda plan: filtered(plan, lambda _: Moody(2, dying))
+    staging(world, release_of(2))
+    report = world.finish()
+    check(world, report, 1)
+    assert world.runs == 4
+    assert "began anew 3 times" in world.shelf.refusals()[2]
 
 
 def test_a_device_that_keeps_restarting_on_a_release_goes_back(make_world: MakeWorld) -> None:

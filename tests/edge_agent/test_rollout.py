@@ -138,6 +138,34 @@ def test_a_restart_during_a_trial_begins_it_anew() -> None:
     assert (state.state, state.release, state.trial) == (State.STAGED, 2, rollouts.Trial())
 
 
+def test_a_trial_goes_on_over_runs_that_end_in_order() -> None:
+    state = shadow()
+    for _ in range(4):
+        state = rollouts.apply(compared(state, SAME, 1), rollouts.Stopped(50.0))
+        state = rollouts.apply(rollouts.apply(state, Restarted(7.0)), Begun(7.0))
+        state = replace(state, since_s=0.0)
+        assert rollouts.decide(state, 0.0) is None
+    assert (state.restarts, state.passed_s, state.trial.events) == (0, 200.0, 16_000)
+    decision = rollouts.decide(compared(state, SAME, 1), 10.0)
+    assert decision is not None
+    assert decision.why.startswith("release 2 swapped in after 20,000 events in 210 s: ")
+    decision = rollouts.decide(state, LIMITS.trial_s - 200.0)
+    assert decision is not None
+    assert decision.step is Step.PROMOTE
+    after = rollouts.conclude(state, decision, 400.0)
+    assert (after.passed_s, after.trial) == (0.0, rollouts.Trial())
+
+
+def test_a_release_that_lets_the_agent_die_on_trial_is_refused() -> None:
+    state = shadow()
+    for _ in range(LIMITS.restarts_max):
+        state = rollouts.apply(rollouts.apply(state, Restarted(5.0)), Begun(6.0))
+        assert rollouts.decide(state, 7.0) is None
+    decision = rollouts.decide(rollouts.apply(state, Restarted(5.0)), 6.0)
+    assert decision is not None
+    assert decision.step is Step.REFUSE
+
+
 def test_a_newer_release_takes_the_place_of_the_one_on_trial_and_waits_for_a_probation() -> None:
     state = rollouts.apply(compared(shadow(), SAME, 3), Staged(3, 1))
     assert (state.state, state.release, state.previous, state.trial) == (State.STAGED, 3, 1, rollouts.Trial())
@@ -188,6 +216,7 @@ EVENTS = st.one_of(
     st.builds(Ran, st.integers(1, 4_000), st.floats(0, 0.1), st.floats(0, 0.1), st.floats(0, 20)),
     st.builds(Failed, st.just("Error: 出错")),
     st.builds(Restarted, st.floats(0, 100)),
+    st.builds(rollouts.Stopped, st.floats(0, 100)),
     st.floats(0, 3_000),
 )
 

@@ -81,7 +81,7 @@ class Limits(Struct, frozen=True):
     added_mb_max: float = 8.0  # MB; what the full profile has between its 66 MB and its ceiling of 76, less a reserve
     errors_max: int = 0  # a bundle that raises once on live events will do so again
     probation_s: float = 300.0  # s; a leak of 2 MB a minute shows by then
-    restarts_max: int = 2  # restarts of the agent within a probation; a third one is no accident
+    restarts_max: int = 2  # ends of the agent out of order within a trial or a probation; a third is no accident
 
 
 LIMITS: Final = Limits()
@@ -125,12 +125,18 @@ class Refused(Struct, frozen=True):
 
 
 class Rollout(Struct, frozen=True):
-    """All there is to know; it survives a restart in its JSON form. `previous` is what to go back to."""
+    """All there is to know; it survives a restart in its JSON form. `previous` is what to go back to.
+
+    A trial or probation began at `since_s` of this run of the agent, and took `passed_s` in runs before. `is_stopped`
+    says that the last one ended in order: a device that is on for minutes at a time gets through a trial too.
+    """
 
     state: State = State.IDLE
     release: int | None = None
     previous: int | None = None
     since_s: float = 0.0
+    passed_s: float = 0.0
+    is_stopped: bool = False
     trial: Trial = Trial()
     restarts: int = 0
     why: str = ""
@@ -183,13 +189,19 @@ class Failed(Struct, frozen=True):
     error: str
 
 
+class Stopped(Struct, frozen=True):
+    """The agent ends in order."""
+
+    now_s: float
+
+
 class Restarted(Struct, frozen=True):
     """The agent has begun anew, with a clock of its own."""
 
     now_s: float
 
 
-Event: TypeAlias = Staged | Begun | Compared | Ran | Failed | Restarted
+Event: TypeAlias = Staged | Begun | Compared | Ran | Failed | Stopped | Restarted
 
 
 class Decision(Struct, frozen=True):
@@ -205,9 +217,7 @@ def apply(rollout: Rollout, event: Event) -> Rollout:
         case Staged():
             return _staged(rollout, event)
         case Begun():
-            return replace(
-                rollout, state=step(rollout.state, Step.BEGIN), since_s=event.now_s, trial=Trial(), why="on trial"
-            )
+            return replace(rollout, state=step(rollout.state, Step.BEGIN), since_s=event.now_s, why="on trial")
         case Compared():
             return replace(rollout, trial=_summed(_trial(rollout, State.SHADOW), event))
         case Ran():
@@ -218,11 +228,13 @@ def apply(rollout: Rollout, event: Event) -> Rollout:
             return replace(
                 rollout, trial=replace(rollout.trial, errors=rollout.trial.errors + 1), why=f"raised: {event.error}"
             )
+        case Stopped():
+            return replace(rollout, passed_s=_passed_s(rollout, event.now_s), is_stopped=True)
         case Restarted():
-            return replace(
-                rollout, state=step(rollout.state, Step.RESTART), since_s=event.now_s, trial=Trial(),
-                restarts=rollout.restarts + (rollout.state is State.ACTIVE),
-            )  # fmt: skip
+            again = replace(rollout, state=step(rollout.state, Step.RESTART), since_s=event.now_s, is_stopped=False)
+            if rollout.is_stopped or rollout.release is None:
+                return again
+            return replace(again, passed_s=0.0, trial=Trial(), restarts=rollout.restarts + 1)
 
 
 def decide(rollout: Rollout, now_s: float, limits: Limits = LIMITS) -> Decision | None:
@@ -231,7 +243,7 @@ def decide(rollout: Rollout, now_s: float, limits: Limits = LIMITS) -> Decision 
         return None
     if (breach := _breach(rollout, limits)) is not None:
         return Decision(Step.REFUSE, f"release {rollout.release} refused {_after(rollout, now_s)}: {breach}")
-    passed_s = now_s - rollout.since_s
+    passed_s = _passed_s(rollout, now_s)
     if rollout.state is State.SHADOW and (rollout.trial.events >= limits.events_min or passed_s >= limits.trial_s):
         return Decision(
             Step.PROMOTE, f"release {rollout.release} swapped in {_after(rollout, now_s)}: {_shown(rollout.trial)}"
@@ -243,14 +255,17 @@ def decide(rollout: Rollout, now_s: float, limits: Limits = LIMITS) -> Decision 
 
 def conclude(rollout: Rollout, decision: Decision, now_s: float) -> Rollout:
     """Return the rollout once a decision is carried out: what it says of the disk and the loaded bundle is true."""
-    after = replace(rollout, state=step(rollout.state, decision.step), since_s=now_s, trial=Trial(), why=decision.why)
+    after = replace(
+        rollout, state=step(rollout.state, decision.step), since_s=now_s, passed_s=0.0, trial=Trial(), restarts=0,
+        why=decision.why,
+    )  # fmt: skip
     if decision.step is Step.REFUSE:
         assert rollout.release is not None
         refused = (*rollout.refused, Refused(rollout.release, decision.why))
         newest = tuple(sorted(refused, key=lambda entry: entry.release))[-REFUSED_MAX:]
-        return replace(after, release=None, previous=None, restarts=0, refused=newest)
+        return replace(after, release=None, previous=None, refused=newest)
     if decision.step is Step.SETTLE:
-        return replace(after, release=None, previous=None, restarts=0)
+        return replace(after, release=None, previous=None)
     return after
 
 
@@ -290,8 +305,8 @@ def _staged(rollout: Rollout, event: Staged) -> Rollout:
     if rollout.state is State.ACTIVE or is_known or is_refused(rollout, event.release) or event.release == event.active:
         return rollout
     return replace(
-        rollout, state=step(rollout.state, Step.STAGE), release=event.release, previous=event.active, trial=Trial(),
-        restarts=0, why="staged",
+        rollout, state=step(rollout.state, Step.STAGE), release=event.release, previous=event.active, passed_s=0.0,
+        trial=Trial(), restarts=0, why="staged",
     )  # fmt: skip
 
 
@@ -336,8 +351,13 @@ def _breach(rollout: Rollout, limits: Limits) -> str | None:
     return None
 
 
+def _passed_s(rollout: Rollout, now_s: float) -> float:
+    here_s = now_s - rollout.since_s if rollout.state in (State.SHADOW, State.ACTIVE) else 0.0
+    return rollout.passed_s + max(0.0, here_s)
+
+
 def _after(rollout: Rollout, now_s: float) -> str:
-    return f"after {rollout.trial.events:,} events in {max(0.0, now_s - rollout.since_s):.0f} s"
+    return f"after {rollout.trial.events:,} events in {_passed_s(rollout, now_s):.0f} s"
 
 
 def _shown(trial: Trial) -> str:
