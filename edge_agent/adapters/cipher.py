@@ -18,6 +18,7 @@ from edge_agent.ports import Cipher
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
+ROOM_BYTES: Final = 131_072  # bytes; a block is a micro-batch at most, or one flush of stored events
 OVERHEAD_BYTES: Final = NONCE_BYTES + TAG_BYTES
 
 _GET_TAG: Final = 0x10  # EVP_CTRL_AEAD_GET_TAG
@@ -63,28 +64,35 @@ class LinkedCipher:
             getattr(library, name).restype = ctypes.c_void_p
         self._context = ctypes.c_void_p(library.EVP_CIPHER_CTX_new())
         self._algorithm = ctypes.c_void_p(library.EVP_aes_256_gcm())
+        self._room = ctypes.create_string_buffer(ROOM_BYTES)
 
     def seal(self, data: bytes, label: bytes) -> bytes:
         nonce = self._random(NONCE_BYTES)
-        out, done, tag = ctypes.create_string_buffer(len(data)), ctypes.c_int(0), ctypes.create_string_buffer(TAG_BYTES)
+        out, done, tag = self._room_for(len(data)), ctypes.c_int(0), ctypes.create_string_buffer(TAG_BYTES)
         self._call("EVP_EncryptInit_ex", self._algorithm, None, self._key, nonce)
         self._call("EVP_EncryptUpdate", None, ctypes.byref(done), label, len(label))
         self._call("EVP_EncryptUpdate", out, ctypes.byref(done), data, len(data))
         self._call("EVP_EncryptFinal_ex", None, ctypes.byref(done))
         self._call("EVP_CIPHER_CTX_ctrl", _GET_TAG, TAG_BYTES, tag)
-        return b"".join((nonce, out.raw, tag.raw))
+        return b"".join((nonce, ctypes.string_at(out, len(data)), tag.raw))
 
     def open(self, sealed: bytes, label: bytes) -> bytes | None:
         if len(sealed) < OVERHEAD_BYTES:
             return None
         data, tag = sealed[NONCE_BYTES:-TAG_BYTES], sealed[-TAG_BYTES:]
-        out, done = ctypes.create_string_buffer(len(data)), ctypes.c_int(0)
+        out, done = self._room_for(len(data)), ctypes.c_int(0)
         self._call("EVP_DecryptInit_ex", self._algorithm, None, self._key, sealed[:NONCE_BYTES])
         self._call("EVP_DecryptUpdate", None, ctypes.byref(done), label, len(label))
         self._call("EVP_DecryptUpdate", out, ctypes.byref(done), data, len(data))
         self._call("EVP_CIPHER_CTX_ctrl", _SET_TAG, TAG_BYTES, tag)
         whole = self._evp.EVP_DecryptFinal_ex(self._context, None, ctypes.byref(done))
-        return out.raw if whole == 1 else None
+        opened = ctypes.string_at(out, len(data)) if whole == 1 else None
+        ctypes.memset(out, 0, len(data))  # what was opened stays with the caller alone
+        return opened
+
+    def _room_for(self, size_bytes: int) -> "ctypes.Array[ctypes.c_char]":
+        """Return a buffer of at least a size; a new one costs ten times as much as what is done with it."""
+        return self._room if size_bytes <= ROOM_BYTES else ctypes.create_string_buffer(size_bytes)
 
     def _call(self, name: str, *arguments: Any) -> None:
         if getattr(self._evp, name)(self._context, *arguments) != 1:

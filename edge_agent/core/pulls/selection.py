@@ -21,6 +21,13 @@ from edge_agent.core.spool.record import BatchRef, StoredRef
 # How many events are of the time asked for, and which of all are meant.
 Meant: TypeAlias = Callable[[Events], tuple[int, Mask]]
 
+# By whether the event was sent, and whether windows counted it.
+_FATES: Final = {
+    (True, False): Fate.KEPT.value,
+    (False, True): Fate.AGGREGATED.value,
+    (False, False): Fate.DROPPED.value,
+}
+
 
 class Picked(Struct, frozen=True):
     """Of a block, `examined` events are of the time asked for, and those of the part are meant."""
@@ -63,7 +70,7 @@ class Selection:
         merged, kept, counted = self._profile.merged(self._unsealer.contract, [one.part for one in picked])
         columns = {name: column[:rows_max] for name, column in merged.columns.items()}
         seqs = merged.seqs[:rows_max]
-        fates = [_fate(*of) for of in zip(kept[:rows_max], counted[:rows_max], strict=True)]
+        fates = [_FATES[of] for of in zip(_truths(kept[:rows_max]), _truths(counted[:rows_max]), strict=True)]
         return {**columns, SOURCE_SEQ: seqs, FATE: fates, PULL_ID: [self._request.id] * len(fates)}
 
 
@@ -78,7 +85,6 @@ def meant_by(profile: Profile, contract: Contract, request: PullRequest) -> Mean
     return lite_meaning.meant_by(contract, request)
 
 
-def _fate(kept: bool, counted: bool) -> str:
-    if kept:
-        return Fate.KEPT.value
-    return Fate.AGGREGATED.value if counted else Fate.DROPPED.value
+def _truths(mask: Mask) -> list[bool]:
+    found: list[bool] = mask.tolist() if hasattr(mask, "tolist") else mask
+    return found
