@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from contracts import pulls as contract_pulls
 from contracts.edge_rules import Compare, Condition
 from edge_agent import pulls
+from edge_agent.core.intake import Parts
 from edge_agent.core.spool import spool
 from edge_agent.core.spool.retention import Retention
 from edge_agent.report import Report
-from tests.edge_agent.plant import Json
+from tests.edge_agent.plant import Json, rows_of
 from tests.edge_agent.pulling import (
     FIRST_US,
     ID,
@@ -309,3 +310,33 @@ def test_no_more_requests_wait_in_memory_than_it_says() -> None:
     for number in range(20):
         worker.hear(f"{number:016x}", contract_pulls.encode(replace(request(), id=f"{number:016x}")), NOW_MS)
     assert len(worker._waiting) == pulls.WAITING_MAX
+
+
+@pytest.mark.parametrize("pullable_after", [True, False])
+def test_another_bundle_in_the_middle_of_a_pull_costs_and_doubles_nothing(pullable_after: bool) -> None:
+    world = PullWorld(13, whole_lines(400))
+    world.faults = False
+    world.run()
+    agent = world.start()
+    intake, worker = agent._intake, agent._pulls
+    assert worker is not None
+    worker.hear(ID, contract_pulls.encode(request()), NOW_MS)
+    found: list[int] = []
+    groups = 0
+    while worker.is_busy:
+        group = worker.advance(NOW_MS)
+        if group is not None:
+            groups += 1
+            batches = [batch.data for batch in group.batches if batch.contract == PULLED.id]
+            found += [row["source_seq"] for data in batches for row in rows_of(PULLED, data)]
+            if groups == 2:
+                plan = intake.parts.plan
+                stream = replace(plan.streams[0], pulled=PULLED if pullable_after else None)
+                intake.adopt(Parts(replace(plan, streams=(stream,))))
+            agent._append(group)
+        elif groups == 2 and found and world.rng.random() < 0.2:
+            intake.adopt(Parts(intake.parts.plan))
+    assert found == list(range(400 if pullable_after else len(found)))
+    assert 0 < len(found) <= 400
+    assert intake.pulls.active is None
+    assert [one.id for one in intake.pulls.answered] == [ID]
