@@ -80,6 +80,7 @@ class Pulls:
         self._waiting: deque[PullRequest] = deque()
         self._refused: deque[tuple[PullRequest, Outcome, str]] = deque()
         self._walk: _Walk | None = None
+        self._withdrawn = ""
 
     @property
     def is_busy(self) -> bool:
@@ -93,6 +94,7 @@ class Pulls:
             return
         if pull_id in self._known():
             return
+        self._withdrawn = "" if self._withdrawn == pull_id else self._withdrawn
         state = forget(self._intake.pulls, now_ms)
         if len(self._waiting) + len(self._refused) >= WAITING_MAX or len(state.answered) >= REMEMBERED_MAX:
             self._say(f"pull {pull_id}: too many others: it is heard of again with the next connection")
@@ -111,7 +113,7 @@ class Pulls:
         if self._refused:
             return self._answer(*self._refused.popleft(), None, now_ms)
         if self._walk is not None and self._walk.outcome is None and self._walk.parts is not self._intake.parts:
-            self._start_over(self._walk)
+            self.start_over()
         if self._walk is None:
             return self._begin(now_ms)
         walk = self._walk
@@ -120,10 +122,10 @@ class Pulls:
             return None
         return self._seal(walk, now_ms)
 
-    def _start_over(self, walk: _Walk) -> None:
-        """Read again what is not durable: another bundle came into force."""
-        self._walk = None
-        if self._intake.pulls.active is None:
+    def start_over(self) -> None:
+        """Forget what was read and is not durable, and read it again: it may be another by now, or gone."""
+        walk, self._walk = self._walk, None
+        if walk is not None and self._intake.pulls.active is None:
             self._waiting.appendleft(walk.request)
 
     def _known(self) -> set[str]:
@@ -136,9 +138,7 @@ class Pulls:
     def _withdraw(self, pull_id: str, now_ms: int) -> None:
         self._intake.pulls = forget(self._intake.pulls, now_ms, pull_id)
         self._waiting = deque(request for request in self._waiting if request.id != pull_id)
-        active = self._intake.pulls.active
-        if self._walk is None and active is not None and active.id == pull_id:
-            self._begin(now_ms)
+        self._withdrawn = pull_id
         if self._walk is not None and self._walk.request.id == pull_id:
             self._walk.outcome = Outcome.WITHDRAWN
 
@@ -165,6 +165,8 @@ class Pulls:
             request.id, pulls.encode(request), self._intake.next_record, self._intake.next_seq(request.contract)
         )
         self._walk = _Walk(request, self._intake.parts, pulled, progress)
+        if self._withdrawn == request.id:
+            self._walk.outcome = Outcome.WITHDRAWN
         _log.info("pull %s of %s begins at record %d", request.id, request.contract, progress.next_record)
         return None
 

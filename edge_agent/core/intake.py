@@ -247,7 +247,7 @@ class Intake:
 
     def pull(self, rows: Iterable[tuple[Contract, Mapping[str, Any]]], pulls: PullState, sealed_at_ms: int) -> Group:
         """Return rows that were asked for, with the state that holds once they are durable."""
-        batches: list[SealedBatch] = []
+        batches, self._ended = self._ended, []
         for contract, columns in rows:
             many = len(next(iter(columns.values()))) > PACKED_ROWS_MAX
             purpose = Purpose.BULK if many else Purpose.WIRE

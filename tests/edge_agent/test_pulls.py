@@ -332,11 +332,95 @@ def test_another_bundle_in_the_middle_of_a_pull_costs_and_doubles_nothing(pullab
             if groups == 2:
                 plan = intake.parts.plan
                 stream = replace(plan.streams[0], pulled=PULLED if pullable_after else None)
-                intake.adopt(Parts(replace(plan, streams=(stream,))))
+                intake.adopt(Parts(replace(plan, streams=(stream,))), NOW_MS)
             agent._append(group)
         elif groups == 2 and found and world.rng.random() < 0.2:
-            intake.adopt(Parts(intake.parts.plan))
+            intake.adopt(Parts(intake.parts.plan), NOW_MS)
     assert found == list(range(400 if pullable_after else len(found)))
     assert 0 < len(found) <= 400
     assert intake.pulls.active is None
     assert [one.id for one in intake.pulls.answered] == [ID]
+
+
+def test_windows_that_another_bundle_ends_go_with_the_next_rows_that_are_pulled() -> None:
+    world = PullWorld(14, whole_lines(30))
+    agent = world.start()
+    intake, worker = agent._intake, agent._pulls
+    assert worker is not None
+    group = intake.take({"telemetry": world.lines}, NOW_MS)
+    assert group is not None
+    agent._append(group)
+    plan = intake.parts.plan
+    intake.adopt(Parts(replace(plan, streams=(replace(plan.streams[0], windows=(), windows_contracts=()),))), NOW_MS)
+    worker.hear(ID, b"{", NOW_MS)
+    answer = worker.advance(NOW_MS)
+    assert answer is not None
+    ended = sum(batch.span for batch in answer.batches if batch.contract == "telemetry_windows")
+    assert answer.meta.next_seq["telemetry_windows"] == group.meta.next_seq["telemetry_windows"] + ended
+    assert ended > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rubbish_in_the_middle_of_a_pull_does_not_let_a_restart_begin_it_again(seed: int) -> None:
+    world = PullWorld(seed, whole_lines(400))
+    world.faults = False
+    world.run()
+    agent = world.start()
+    worker = agent._pulls
+    assert worker is not None
+    worker.hear(ID, contract_pulls.encode(request()), NOW_MS)
+    while (group := worker.advance(NOW_MS)) is None:
+        continue
+    agent._append(group)
+    worker.hear("f" * 16, b"{", NOW_MS)
+    refused = worker.advance(NOW_MS)
+    assert refused is not None
+    agent._append(refused)
+    world.crash()
+    world.ask(request())
+    settled(world, world.serve(2))
+    assert [row["source_seq"] for row in world.pulled()] == list(range(400))
+    assert {row["outcome"] for row in world.answers()} == {"answered", "refused"}
+
+
+def test_a_pull_that_is_taken_back_while_its_device_starts_ends_there() -> None:
+    world = PullWorld(15, whole_lines(400))
+    world.faults = False
+    world.run()
+    agent = world.start()
+    worker = agent._pulls
+    assert worker is not None
+    worker.hear(ID, contract_pulls.encode(request()), NOW_MS)
+    while (group := worker.advance(NOW_MS)) is None:
+        continue
+    agent._append(group)
+    later = world.start()._pulls
+    assert later is not None
+    assert later.is_busy
+    later.hear(ID, b"", NOW_MS)
+    assert later.advance(NOW_MS) is None
+    answer = later.advance(NOW_MS)
+    assert answer is not None
+    assert answer.meta.pulls.active is None
+    assert not later.is_busy
+
+
+def test_what_was_read_and_is_not_durable_can_be_read_again() -> None:
+    world = PullWorld(16, whole_lines(100))
+    world.faults = False
+    world.run()
+    agent = world.start()
+    worker = agent._pulls
+    assert worker is not None
+    worker.hear(ID, contract_pulls.encode(request()), NOW_MS)
+    found: list[int] = []
+    for turn in range(1_000):
+        if not worker.is_busy:
+            break
+        if turn in (3, 4, 9):
+            worker.start_over()
+        group = worker.advance(NOW_MS)
+        if group is not None:
+            batches = [batch.data for batch in group.batches if batch.contract == PULLED.id]
+            found += [row["source_seq"] for data in batches for row in rows_of(PULLED, data)]
+    assert found == list(range(100))

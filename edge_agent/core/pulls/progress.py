@@ -54,8 +54,9 @@ class PullState(Struct, frozen=True, array_like=True):
 
 
 def remember(state: PullState, request: PullRequest) -> PullState:
-    """Return the state after a pull was answered."""
-    return PullState(None, (*state.answered, Remembered(request.id, request.expires_at_ms)))
+    """Return the state after a pull was answered; another one may be under way."""
+    active = state.active if state.active is not None and state.active.id != request.id else None
+    return PullState(active, (*state.answered, Remembered(request.id, request.expires_at_ms)))
 
 
 def forget(state: PullState, now_ms: int, withdrawn: str = "") -> PullState:
