@@ -1,32 +1,48 @@
-"""`python -m edge_agent --config FILE`: replay a file as a device."""
+"""`python -m edge_agent --config FILE`: a device's agent."""
 
 import argparse
 import logging
+import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from contracts.errors import FieldlakeError
+from edge_agent import logs
 from edge_agent.app import run
 from edge_agent.config import load
+
+JOURNAL_STREAM: Final = "JOURNAL_STREAM"  # set by systemd where standard error goes to its journal
 
 _LOG = logging.getLogger("edge_agent")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; return 0 when all is accounted for, 1 when not, 2 when an operator must act."""
     parser = argparse.ArgumentParser(
         prog="python -m edge_agent",
-        description="Replay a file as a device: filter, spool, publish, free the spool on the lake's watermark.",
+        description="Run as a device: take events, filter, spool, publish, free the spool on the lake's watermark.",
         epilog="example: python -m edge_agent --config device-01.json",
     )
     parser.add_argument("--config", required=True, type=Path, help="JSON file, see edge_agent.config.AgentConfig")
-    arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = parser.parse_args(arguments)
+    log = None
     try:
-        return run(load(arguments.config))
+        config = load(options.config)
+        log = logs.begin(
+            Path(config.log_file) if config.log_file else None, time.monotonic, journal=JOURNAL_STREAM in os.environ
+        )
+        return run(config, log)
     except FieldlakeError as error:
+        if log is None:
+            log = logs.begin(None, time.monotonic, journal=JOURNAL_STREAM in os.environ)
         _LOG.error("%s", error)
         return 2
+    finally:
+        if log is not None:
+            log.close()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from edge_agent.core.spool.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FL
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Group, Spool
 from edge_agent.core.uplink.link import (
+    AckArrived,
     BundleAnnounced,
     CertificateArrived,
     LinkDown,
@@ -25,6 +26,7 @@ from edge_agent.core.uplink.sending import Lane
 from edge_agent.courier import Courier
 from edge_agent.errors import SpoolWriteError
 from edge_agent.feeds import Feeds
+from edge_agent.gauges import Gauges
 from edge_agent.ports import Certificates, Inbox, Uplink
 from edge_agent.pulls import Pulls
 from edge_agent.reception import Reception
@@ -47,6 +49,9 @@ class Settings(Struct, frozen=True):
 
     device: str
     until_drained: bool
+    sources: frozenset[str] = frozenset()
+    metrics_interval_s: float = 0.0
+    pid: int = 0
 
 
 class Agent:
@@ -65,6 +70,7 @@ class Agent:
         random: Callable[[], float],
         memory_mb: Callable[[], float | None],
         write_status: Callable[[Report], None],
+        cpu_s: Callable[[], float] = float,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -88,6 +94,10 @@ class Agent:
         self.bundles: BundleSwaps | None = None  # where they come from a repository
         self._pulls: Pulls | None = None
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
+        self.gauges = Gauges(
+            spool, self._courier, clock, memory_mb, cpu_s,
+            settings.metrics_interval_s, settings.sources, settings.pid,
+        )  # fmt: skip
         if spool.recovered.cursor_rotted:
             self._say("spool: cursor.json had rotted: sums of deleted segments may be gone, the ledger may not add up")
         if (epoch := spool.recovered.emptied_epoch) is not None:
@@ -172,6 +182,7 @@ class Agent:
             troubles=self._troubles(),
             ack=self._courier.ack,
             bundle=self._bundle_report(),
+            health=self.gauges.health(),
         )
 
     def _troubles(self) -> list[str]:
@@ -210,6 +221,7 @@ class Agent:
             return
         if not self._is_due(now_s):
             return
+        began_s = self._clock.monotonic_s()
         arrived = self._feeds.take(now_s)
         lines = dict(arrived.lines)
         for contract, pushed in self._reception.take().items():
@@ -217,7 +229,10 @@ class Agent:
         self._push_s = now_s + PUSH_FLUSH_S
         if self._step >= Step.SLOW:
             self._retry_s = now_s + SLOW_FLUSH_S
-        self._append_if(self._taken(lines, arrived.final))
+        group = self._taken(lines, arrived.final)
+        self._append_if(group)
+        if group is not None and self._group is None:
+            self.gauges.flushed(began_s)
 
     def _taken(self, lines: dict[str, list[bytes]], final: frozenset[str] = frozenset()) -> Group | None:
         ended = final - self._ended
@@ -229,6 +244,7 @@ class Agent:
             ends=self._feeds.is_done and not self._reception.has_sources,
             step=self._step,
             producers=self._reception.producers,
+            metrics=self.gauges.metrics(self._step, self._intake.parts.plan.version),
         )
 
     def _append_if(self, group: Group | None) -> None:
@@ -344,6 +360,10 @@ class Agent:
             case _:
                 was_up = self._courier.link_up
                 self._courier.on_event(event)
+                if isinstance(event, AckArrived):
+                    self.gauges.acknowledged(self._courier.ack)
+                elif isinstance(event, LinkDown):
+                    self.gauges.link_lost()
                 if self.certificates is not None:
                     if self._courier.link_up and not was_up:
                         self.certificates.link_up()

@@ -23,6 +23,7 @@ from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.opening import open_file, open_pushed
 from edge_agent.adapters.process import WallClock, pss_mb
 from edge_agent.adapters.rotation import Rotation
+from edge_agent.adapters.service_manager import ServiceManager
 from edge_agent.adapters.source_files import first_line_crc32, is_csv
 from edge_agent.agent import Agent, Settings
 from edge_agent.config import (
@@ -39,9 +40,11 @@ from edge_agent.core.spool.spool import Spool
 from edge_agent.core.uplink.link import RenewalNews, Wake
 from edge_agent.errors import IdentityError, SourceError, SpoolError
 from edge_agent.feeds import Feed, Feeds
+from edge_agent.logs import BoundedHandler
 from edge_agent.ports import Source
 from edge_agent.reception import Reception
 from edge_agent.report import Report
+from edge_agent.status_teller import StatusTeller
 
 if TYPE_CHECKING:
     from edge_agent.bundle_wiring import RepositorySupply
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 KEY_FILE: Final = "spool.key"
 
 
-def run(config: AgentConfig) -> int:
+def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
     """Run an agent until it is done or told to stop by SIGTERM or SIGINT; print its ledger; return the exit code."""
     clock = WallClock()
     rng = random.SystemRandom()
@@ -89,17 +92,16 @@ def run(config: AgentConfig) -> int:
         intake.adopt(Parts(plan), clock.now_ms())
     flush_interval_s = config.flush_interval_ms / 1_000
     feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
-    status = Path(config.status_file)
+    teller = StatusTeller(Path(config.status_file), ServiceManager(os.environ), log)
 
-    def write_report(report: Report) -> None:
+    def tell(report: Report) -> None:
         epochs.note(report.epoch, report.ack)
-        write_status(status, report)
+        teller.tell(report)
 
     uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
     agent = Agent(
-        Settings(config.device, config.until_drained), intake, spool, feeds, reception,
-        uplink, inbox, clock, rng.random, pss_mb,
-        write_report,
+        _settings(config), intake, spool, feeds, reception,
+        uplink, inbox, clock, rng.random, pss_mb, tell, time.process_time,
     )  # fmt: skip
     agent.bundles = supply.swaps(intake) if supply is not None else None
     agent.answer_pulls(stores=config.spool.ring_hours > 0)
@@ -121,6 +123,7 @@ def run(config: AgentConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     report = agent.run()
+    teller.close()
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     sys.stdout.flush()
     return agent.exit_code(report)
@@ -216,8 +219,11 @@ def resume(intake: Intake, spool: Spool, sources: Mapping[str, Source], now_ms: 
             )
 
 
-def write_status(path: Path, report: Report) -> None:
-    """Replace the status file."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(msgspec.json.encode(report))
-    os.replace(temporary, path)
+def _settings(config: AgentConfig) -> Settings:
+    return Settings(
+        config.device,
+        config.until_drained,
+        frozenset(contract for source in config.sources for contract in contracts_of(source)),
+        config.metrics_interval_s,
+        os.getpid(),
+    )

@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from contracts import releases, topics
 from contracts.errors import ReleaseError
+from edge_agent.core.metrics import METRICS_INTERVAL_S
 from edge_agent.errors import ConfigError
 
 FLUSH_INTERVAL_MS: Final = 200  # ms; leaves 1,300 ms of the 1,500 ms from publish to visible for the lake
+METRICS_INTERVAL_S_MIN: Final = 10.0  # s; more often they would be a load of their own
 PORT_MAX: Final = 65_535
 QUOTA_BYTES: Final = 268_435_456  # bytes; a spool this full slows its sources down
 QUOTA_BYTES_MIN: Final = 16_777_216  # bytes; four segments
@@ -156,6 +158,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     until_drained: bool = False
     profile: ProfileName = "full"
+    metrics_interval_s: float = METRICS_INTERVAL_S  # 0 writes none
+    log_file: str | None = None  # standard error by default
 
 
 def load(path: Path) -> AgentConfig:
@@ -186,6 +190,11 @@ def check(config: AgentConfig, label: str) -> None:
     _check_bundles(config, label)
     if config.flush_interval_ms < 1:
         raise ConfigError(f"{label}: expected flush_interval_ms >= 1, found {config.flush_interval_ms}")
+    if config.metrics_interval_s and not METRICS_INTERVAL_S_MIN <= config.metrics_interval_s < float("inf"):
+        raise ConfigError(
+            f"{label}: expected metrics_interval_s of 0 or from {METRICS_INTERVAL_S_MIN} on, "
+            f"found {config.metrics_interval_s}"
+        )
     spool = config.spool
     if not 0 <= spool.ring_hours <= RING_HOURS_MAX or spool.ring_bytes < 0 or spool.quota_bytes < QUOTA_BYTES_MIN:
         raise ConfigError(

@@ -69,6 +69,7 @@ class Courier:
         self.window = SendWindow()
         self.ack: AckDocument | None = None
         self.link_up = False
+        self.connections = 0  # made by this process
         self._damaged(spool.gaps({}))
 
     @property
@@ -148,6 +149,7 @@ class Courier:
         match event:
             case LinkUp(link=link) if link == self._uplink.link:
                 self.link_up, self._failures = True, 0
+                self.connections += 1
                 # Nothing goes before the broker had the time to say what the lake holds already.
                 self._resume_s = self._clock.monotonic_s() + ACK_GRACE_S
                 self.window.window, self._packet_bytes_max = event.window, event.packet_bytes_max

@@ -40,6 +40,19 @@ class BundleReport(Struct, frozen=True):
     looked_detail: str = ""
 
 
+class Health(Struct, frozen=True):
+    """How the process fares. `lag_ms` is the age of the oldest row that the watermarks do not cover, 0 without one."""
+
+    pid: int
+    started_ms: int
+    written_ms: int
+    agent_version: str
+    connections: int
+    lag_events: int
+    lag_ms: int
+    quota_bytes: int
+
+
 class Report(Struct, frozen=True):
     """The agent's ledger JSON. `unexplained` is summed over streams without sign, so that faults cannot cancel out.
 
@@ -69,6 +82,7 @@ class Report(Struct, frozen=True):
     troubles: list[str]
     ack: AckDocument | None
     bundle: BundleReport
+    health: Health
 
 
 def wire_report(wire: Wire) -> WireReport:

@@ -14,6 +14,7 @@ from edge_agent.adapters import named_files
 from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.intake import QUARANTINE, Plan
+from edge_agent.core.metrics import AGENT_METRICS
 from edge_agent.core.profile import EventFilter, Profile
 from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError
@@ -51,6 +52,7 @@ def plan_of(
         epoch=epoch,
         ledger=bundle.contract(LEDGER),
         quarantine=bundle.contract(QUARANTINE),
+        metrics=next((contract for contract in bundle.contracts if contract.id == AGENT_METRICS), None),
         streams=tuple(
             _stream(bundle, name, filter_of(bundle, folder, name, device, epoch), lax=lax, stores=stores)
             for name, lax in streams.items()

@@ -18,6 +18,7 @@ from edge_agent.core.codec.sealing import SealedBatch, Sealer
 from edge_agent.core.codec.unsealing import Form, Unsealer
 from edge_agent.core.derived import entry_rows, refused_rows
 from edge_agent.core.events import Events
+from edge_agent.core.metrics import Metrics, columns_of
 from edge_agent.core.profile import Profile
 from edge_agent.core.pulls.progress import PullState
 from edge_agent.core.sources.producers import Producers
@@ -45,7 +46,8 @@ class Plan(Struct, frozen=True):
 
     `dictionaries` are zstd dictionaries by contract id, `version` and `release` are the bundle's. `earlier` are forms
     of a stream's rows in other bundles of the device: the spool may still hold such rows.
-    Answers to pulls go as rows of `pulls`; without it nothing can be asked for.
+    Answers to pulls go as rows of `pulls`; without it nothing can be asked for. The device's own figures go as rows of
+    `metrics`; without it they stay with it.
     """
 
     device: str
@@ -60,6 +62,7 @@ class Plan(Struct, frozen=True):
     release: int | None = None
     earlier: dict[str, tuple[Form, ...]] = {}
     pulls: Contract | None = None
+    metrics: Contract | None = None
 
 
 class Parts:
@@ -67,7 +70,7 @@ class Parts:
 
     def __init__(self, plan: Plan, newest: Meta | None = None) -> None:
         self.plan = plan
-        contracts = [plan.ledger, plan.quarantine]
+        contracts = [plan.ledger, plan.quarantine, *([plan.metrics] if plan.metrics is not None else [])]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
         contracts += [c for c in (plan.pulls, *(stream.pulled for stream in plan.streams)) if c is not None]
@@ -210,12 +213,14 @@ class Intake:
         ends: bool = False,
         step: Step = Step.NONE,
         producers: Producers | None = None,
+        metrics: Metrics | None = None,
     ) -> Group | None:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
         The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step` says what has
-        to be given up. `producers` is what holds once the lines are durable.
+        to be given up. `producers` is what holds once the lines are durable, `metrics` a row of the
+        device's own figures that is due.
         """
         if producers is not None:
             self._producers = producers
@@ -233,6 +238,8 @@ class Intake:
         due = self._owed.take_due(sealed_at_ms, final=ends)
         if due:
             batches += self._entries(due, sealed_at_ms)
+        if metrics is not None and self._plan.metrics is not None:
+            batches += self._derived(self._plan.metrics, columns_of(self._plan.metrics, metrics), sealed_at_ms)
         if not batches:
             return None
         meta = self._meta(batches, tuple(c for _, taken in parts for c in taken.explained.counts), due, sealed_at_ms)

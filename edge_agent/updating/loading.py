@@ -10,6 +10,7 @@ from edge_agent.adapters import bundle_files
 from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
 from edge_agent.core.intake import QUARANTINE
+from edge_agent.core.metrics import AGENT_METRICS
 from edge_agent.updating.errors import UnusableBundleError
 
 
@@ -19,7 +20,7 @@ def check(folder: Path, device: str, profile: ProfileName = "full") -> Bundle:
         bundle = bundle_files.load(folder)
         # Any contract may be a source; those with a stream of their own also bring models and windows.
         sources = {contract.id for contract in bundle.contracts} | {stream.contract for stream in bundle.streams}
-        if not (sources := sources - {LEDGER, QUARANTINE}):
+        if not (sources := sources - {LEDGER, QUARANTINE, AGENT_METRICS}):
             raise UnusableBundleError(f"bundle {bundle.version}: it has no contract for a source: build it again")
         streams = dict.fromkeys(sorted(sources), False)
         plan = bundle_files.plan_of(

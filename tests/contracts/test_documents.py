@@ -16,6 +16,7 @@ DOCUMENTS = sorted(FOLDER.glob("*.odcs.yaml"))
 
 # Batches on the log and in spools name these: a changed value makes them unreadable.
 FINGERPRINTS = {
+    "agent_metrics": 0x806CCABF622F0A35,
     "clicks": 0x7D7D18B34774FB7A,
     "decisions": 0xD797EB60E369421B,
     "ledger": 0x57CBDF3D76DB58F0,
