@@ -1,4 +1,4 @@
-"""`python -m edge_agent --config FILE`: a device's agent."""
+"""`python -m edge_agent --config FILE`: a device's agent; `status`, `try`, `doctor` look at one."""
 
 import argparse
 import logging
@@ -14,20 +14,29 @@ from edge_agent import logs
 from edge_agent.app import run
 from edge_agent.config import load
 
+COMMANDS: Final = ("status", "try", "doctor")
 JOURNAL_STREAM: Final = "JOURNAL_STREAM"  # set by systemd where standard error goes to its journal
 
 _LOG = logging.getLogger("edge_agent")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; return 0 when all is accounted for, 1 when not, 2 when an operator must act."""
+    """Run the agent; return 0 when all is accounted for, 1 when not, 2 when an operator must act.
+
+    A command that looks at an agent returns what `edge_agent.operating.commands` says.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        from edge_agent.operating import commands  # an agent that runs has no memory for it
+
+        return commands.main(words)
     parser = argparse.ArgumentParser(
         prog="python -m edge_agent",
         description="Run as a device: take events, filter, spool, publish, free the spool on the lake's watermark.",
-        epilog="example: python -m edge_agent --config device-01.json",
+        epilog=f"example: python -m edge_agent --config device-01.json; {', '.join(COMMANDS)} have a --help each",
     )
     parser.add_argument("--config", required=True, type=Path, help="JSON file, see edge_agent.config.AgentConfig")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     log = None
     try:
         config = load(options.config)
