@@ -4,7 +4,7 @@ PYTHON ?= $(or $(shell command -v python3.11),python3)
 PACKAGES := contracts edge_agent gateway flink_jobs lakehouse federation onnx_models infra benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status demo test check sim bench clean
+.PHONY: help setup up down status demo test check sim bench deb clean
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ bench: setup ## Measures and writes benchmarks/results/NAME.json: make bench NAM
 
 sim: setup ## Plays a seed's faults around a simulated device and tells what came of them: make sim SEED=7 [SCHEDULES=500].
 	@.venv/bin/python -m tests.sim --seed $(or $(SEED),0) --schedules $(or $(SCHEDULES),1)
+
+deb: setup ## Builds the Debian package of the agent, for devices, into out/deb.
+	@.venv/bin/python -m infra.packaging
 
 clean: ## Deletes what runs left in the tree (state, reports, caches); environments and downloads stay.
 	@if [ -e .fieldlake ] && [ -x .venv/bin/fieldlake ]; then .venv/bin/fieldlake down; fi
