@@ -15,6 +15,23 @@ def runs(pid: int, proc: Path = Path("/proc")) -> bool:
     return MODULE in words
 
 
+def holder_of(lock_file: Path, proc: Path = Path("/proc")) -> int | None:
+    """Return the process that has a file locked, None without one.
+
+    The kernel is asked and the lock is not touched: to try it would stop an agent that starts in that moment.
+    """
+    try:
+        inode = str(lock_file.stat().st_ino)
+        locks = (proc / "locks").read_text().splitlines()
+    except OSError:
+        return None
+    for fields in map(str.split, locks):
+        # `1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF`; the device's number is another one where file systems overlay.
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
+            return int(fields[4])
+    return None
+
+
 def environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str] | None:
     """Return the environment that a process was started with; None when it may not be looked at."""
     try:

@@ -324,3 +324,13 @@ def test_a_device_that_follows_a_repository_is_judged_by_the_release_in_force(de
     finding = only(findings(device), "bundle")
     assert finding.level is Level.OK
     assert "release 3 of group default" in finding.found
+
+
+def test_an_agent_without_a_status_is_found_by_its_lock(device: DeviceFolder) -> None:
+    disk = FolderDisk(fill(device))
+    try:
+        assert only(findings(device), "process").found == f"runs as {os.getpid()}"
+        assert only(findings(device), "spool").level is Level.SKIPPED
+    finally:
+        disk.close()
+    assert only(findings(device), "process").found == "does not run"

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.config import load
 from edge_agent.core.metrics import METRICS_INTERVAL_S
 from edge_agent.environment import AGENT_ENVIRONMENT
-from edge_agent.operating.doctor import MEMORY_BYTES
+from edge_agent.operating.device_checks import MEMORY_BYTES
 from infra.packaging import debian, locked, tree
 from infra.packaging.errors import PackagingError
 from infra.packaging.tree import FILES, Recipe
