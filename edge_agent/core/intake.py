@@ -145,8 +145,11 @@ class Intake:
                 ended += self._derived(contract, rows, sealed_at_ms)
             stream.succeed(before)
         seqs = self._other_seq | self._derived_seq
+        sealers = self._sealers
         self._parts = parts
         self._use(parts)
+        # Batches of contracts that only the other plan had may still rot in the spool, and be accounted for.
+        self._sealers = {**sealers, **parts.sealers}
         self._ended += ended
         self._derived_seq = {name: seqs.pop(name, 0) for name in self._sealers if name not in self._streams}
         self._other_seq = seqs

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from contracts.bundle import Measure, WindowKind, Windows
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake, Parts, Plan
+from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.identity import open_spool
 from edge_agent.core.spool.record import Meta, scan_index
 from edge_agent.core.spool.segment import index_name, segment_name
@@ -91,3 +92,16 @@ def test_what_a_window_cannot_be_refilled_with_is_lost_and_said(victim: int) -> 
         r for b in final.batches if b.contract == "telemetry_windows" for r in rows_of(CONTRACTS[b.contract], b.data)
     ]
     assert all(row["count"] > 0 for row in written)
+
+
+def test_what_rots_is_accounted_for_after_a_swap_to_a_bundle_without_its_contract() -> None:
+    intake = Intake(plan(), None)
+    group = intake.take({"telemetry": lines_of([reading(seq) for seq in range(60)])}, 1, final=("telemetry",))
+    assert group is not None
+    assert any(batch.contract == "telemetry_windows" for batch in group.batches)
+    stream = msgspec.structs.replace(plan().streams[0], windows=(), windows_contracts=())
+    intake.adopt(Parts(msgspec.structs.replace(plan(), streams=(stream,))), 2)
+    settled = intake.settle((Damage("telemetry_windows", 0, 5, 5),), 3)
+    assert [count.count for count in settled.meta.counts if count.stream == "telemetry_windows"] == [-5, 5]
+    assert settled.batches[0].contract == "telemetry_windows"
+    assert intake.observed()["telemetry_windows"] == group.meta.next_seq["telemetry_windows"]
