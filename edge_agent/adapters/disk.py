@@ -37,9 +37,15 @@ class FolderDisk:
         return os.listdir(self._folder)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with open(self._folder / name, "rb") as file:
-            file.seek(offset)
-            return file.read(-1 if length is None else length)
+        if length is None:
+            with open(self._folder / name, "rb") as file:
+                file.seek(offset)
+                return file.read()
+        descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY)
+        try:
+            return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
 
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size

@@ -27,6 +27,7 @@ Columns: TypeAlias = Mapping[str, Column]
 
 # Codes of struct, array and numpy alike.
 CODES: Final = {FieldType.INT: "i", FieldType.LONG: "q", FieldType.FLOAT: "f", FieldType.DOUBLE: "d"}
+_DIGITS: Final = b"01" + bytes(254)
 _BITS: Final = {FieldType.INT: 32, FieldType.LONG: 64}
 
 
@@ -96,11 +97,10 @@ def _data(column: WireColumn, values: Any) -> tuple[bytes, ...]:
     if column.type is FieldType.STRING:
         if values and values.count(values[0]) == len(values):  # often so, and then a tenth of the work
             text = values[0].encode()
-            ends = array("q", [len(text) * place for place in range(len(values) + 1)])
+            ends = range(0, len(text) * len(values) + 1, len(text)) if text else [0] * (len(values) + 1)
             return array("i", ends).tobytes(), text * len(values)
         texts = list(map(str.encode, values))
-        ends = array("q", accumulate(map(len, texts), initial=0))
-        return array("i", ends).tobytes(), b"".join(texts)
+        return array("i", accumulate(map(len, texts), initial=0)).tobytes(), b"".join(texts)
     if column.type is FieldType.BOOLEAN:
         return (_bitmap(values),)
     if hasattr(values, "dtype"):
@@ -129,8 +129,8 @@ def _bitmap(values: Any) -> bytes:
 
         return np.packbits(values.astype(np.bool_, copy=False), bitorder="little").tobytes()
     # As the digits of one number: no step per value.
-    digits = "".join(["1" if value else "0" for value in reversed(values)])
-    return int(digits or "0", 2).to_bytes((len(values) + 7) // 8, "little")
+    digits = bytes(map(bool, values))[::-1].translate(_DIGITS)
+    return int(digits or b"0", 2).to_bytes((len(values) + 7) // 8, "little")
 
 
 def _bits(part: memoryview, rows: int) -> list[bool]:
