@@ -17,6 +17,7 @@ from contracts.malformed import MALFORMED
 
 SEQ_COLUMN: Final = "seq"
 FIELDS_MAX: Final = 500  # fields; a wider table is a modelling error and makes every commit's metadata large
+PERSON_CHARS_MAX: Final = 256  # characters of what names a person; an identifier, not a description
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -63,7 +64,8 @@ class Contract(Struct, frozen=True):
     """A published version of a contract.
 
     `catalog` and `namespace` say where its table lies, `subject_field` which field names what the event is about
-    (None: the origin itself), `event_time_field` when it happened.
+    (None: the origin itself), `event_time_field` when it happened. `consent_field` names the person without whose
+    consent an event is neither sent nor written down; None: it is of nobody.
     """
 
     id: str
@@ -79,6 +81,7 @@ class Contract(Struct, frozen=True):
     subject_field: str | None = None
     event_time_field: str | None = None
     sort_fields: tuple[str, ...] = ()
+    consent_field: str | None = None
 
     @property
     def table(self) -> str:
@@ -136,6 +139,16 @@ def check(contract: Contract) -> None:
     for name in (contract.subject_field, contract.event_time_field, *contract.sort_fields):
         if name is not None:
             contract.field(name)
+    if contract.consent_field is not None:
+        _check_consent(label, contract.field(contract.consent_field))
+
+
+def _check_consent(label: str, person: Field) -> None:
+    length, label = person.checks.max_length, f"{label}: field {person.name!r} names the person whose consent is needed"
+    if person.type is not FieldType.STRING or not person.required or length is None or length > PERSON_CHARS_MAX:
+        raise ContractError(f"{label}: expected a required string with a maxLength of at most {PERSON_CHARS_MAX}")
+    if person.classification != "personal":
+        raise ContractError(f"{label}: expected classification personal, found {person.classification!r}")
 
 
 # Columns that the lake adds in front of every contract's own, with their types.

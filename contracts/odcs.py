@@ -1,8 +1,8 @@
 """Read a data contract from an Open Data Contract Standard document (v3).
 
 Source: Bitol, Open Data Contract Standard v3.1.0. What the standard has no word for stands in `customProperties`:
-`catalog`, `namespace`, `subjectKind`, `subjectField`, `eventTimeField`, `sortFields` on the contract, `fieldId` and
-`difference` on a property. The input is the parsed YAML; reading the file is the caller's.
+`catalog`, `namespace`, `subjectKind`, `subjectField`, `eventTimeField`, `sortFields`, `consentField` on the contract,
+`fieldId` and `difference` on a property. The input is the parsed YAML; reading the file is the caller's.
 """
 
 from typing import Any, Final
@@ -114,6 +114,7 @@ def contract_of(document: object) -> Contract:
         subject_field=custom.get("subjectField"),
         event_time_field=custom.get("eventTimeField"),
         sort_fields=tuple(custom.get("sortFields", ())),
+        consent_field=custom.get("consentField"),
     )
     check(contract)
     return contract

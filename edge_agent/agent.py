@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from contracts.ports import Clock
+from edge_agent.consent import ConsentDesk
+from edge_agent.consent_accounts import ConsentAccounts, Lake
 from edge_agent.core.accounts import stream_sums
 from edge_agent.core.intake import Intake
-from edge_agent.core.sources.offers import Offered, SourceFailed
+from edge_agent.core.sources.offers import Asked, Offered, SourceFailed
 from edge_agent.core.spool.pressure import COARSE_FACTOR, RESERVE_BYTES, SLOW_FLUSH_S, Step, fullness, step_after
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Group, Spool
@@ -93,6 +95,7 @@ class Agent:
         self.certificates: Certificates | None = None  # where the device looks after its own
         self.bundles: BundleSwaps | None = None  # where they come from a repository
         self._pulls: Pulls | None = None
+        self._consent_accounts: ConsentAccounts | None = None
         self._courier = Courier(settings.device, spool, uplink, clock, random, self._say)
         self.gauges = Gauges(
             spool, self._courier, clock, memory_mb, cpu_s,
@@ -105,6 +108,9 @@ class Agent:
                 f"spool: all that was stored in epoch {epoch} is missing: what had not arrived is lost, epoch "
                 f"{spool.epoch} begins: find out who removes files from the spool's folder"
             )
+
+        if reception.consent is not None:
+            self._begin_consent(reception.consent)
 
     def stop(self) -> None:
         """Ask the loop to end; what is not sent stays in the spool, owed ledger entries in its metadata."""
@@ -123,6 +129,7 @@ class Agent:
             self._take_in(now)
             self._settle(now)
             self._pull()
+            self._account_for_consent(now)
             self._renew()
             self._change_bundle(now)
             self._courier.advance(now)
@@ -159,7 +166,7 @@ class Agent:
             stream: stream_sums(stream, observed, counts, self._courier.committed_upto(stream))
             for stream, observed in self._spool.observed.items()
         }
-        window = self._courier.window
+        window, desk = self._courier.window, self._reception.consent
         return Report(
             device=self._settings.device,
             epoch=self._spool.epoch,
@@ -183,6 +190,7 @@ class Agent:
             ack=self._courier.ack,
             bundle=self._bundle_report(),
             health=self.gauges.health(),
+            consent=desk.report() if desk is not None and desk.is_used else None,
         )
 
     def _troubles(self) -> list[str]:
@@ -245,6 +253,7 @@ class Agent:
             step=self._step,
             producers=self._reception.producers,
             metrics=self.gauges.metrics(self._step, self._intake.parts.plan.version),
+            portions=self._reception.portions(),
         )
 
     def _append_if(self, group: Group | None) -> None:
@@ -310,6 +319,29 @@ class Agent:
             if group is not None:
                 self._append(group)
 
+    def _begin_consent(self, desk: ConsentDesk) -> None:
+        def withdraw(key: int) -> None:
+            self._intake.forget(desk.contracts)
+            self._courier.withdraw(key)
+
+        desk.withdraw, desk.make_room = withdraw, self._spool.reserve.give_up
+        desk.concern(self._intake.consenting)
+        lake = Lake(lambda: self._courier.committed, self._courier.has_word)
+        self._consent_accounts = ConsentAccounts(desk, self._spool, self._intake, lake, self._clock)
+
+    def _account_for_consent(self, now_s: float) -> None:
+        """Tell the lake what people's decisions meant for their events, a small part at a time."""
+        accounts = self._consent_accounts
+        if accounts is None or self._group is not None or not accounts.is_due(now_s):
+            return
+        try:
+            group = accounts.advance(now_s)
+        except OSError as error:
+            self._say(f"consent: a decision is not accounted for yet: {error.strerror}: trying again")
+            return
+        if group is not None:
+            self._append(group)
+
     def reconnect(self) -> None:
         """Connect anew at once, with other credentials."""
         self._courier.reconnect()
@@ -326,12 +358,16 @@ class Agent:
             ack = self._courier.ack
             known_ms = max((mark.committed_at_ms for mark in ack.watermarks), default=0) if ack is not None else 0
             self.bundles.turn(now_s, known_ms)
+            if self._reception.consent is not None:
+                self._reception.consent.concern(self._intake.consenting)
 
     def _wait_s(self, now_s: float) -> float:
         """Return how long nothing happens by itself."""
         if self._may_pull():
             return 0.0
         times = [now_s + WAIT_S_MAX, self._next_status_s, *self._courier.due_s()]
+        if self._consent_accounts is not None and self._group is None and self._consent_accounts.is_due(now_s):
+            times.append(now_s)
         if self._group is not None:
             times.append(self._retry_s)
             return max(0.0, min(times) - now_s)
@@ -347,6 +383,8 @@ class Agent:
         match event:
             case Offered():
                 self._reception.offer(event)
+            case Asked():
+                self._reception.ask(event)
             case RenewalNews() if self.certificates is not None:
                 self.certificates.on(event.event)
             case CertificateArrived() if self.certificates is not None:

@@ -15,7 +15,7 @@ import msgspec
 from contracts.bundle import Bundle
 from contracts.ports import Clock
 from edge_agent.adapters import bundle_files
-from edge_agent.adapters.cipher import open_cipher
+from edge_agent.adapters.cipher import cipher_of, open_key
 from edge_agent.adapters.disk import FolderDisk
 from edge_agent.adapters.epochs import EpochFile
 from edge_agent.adapters.identity import IdentityFolder
@@ -32,6 +32,7 @@ from edge_agent.config import (
     MqttConfig,
     contracts_of,
 )
+from edge_agent.consent_terms import check_terms, open_consent
 from edge_agent.core.intake import Intake, Parts, Plan
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
@@ -58,13 +59,16 @@ def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
     rng = random.SystemRandom()
     files = {source.contract: source for source in config.sources if isinstance(source, FileSource)}
     disk = FolderDisk(Path(config.spool_dir))
+    key = open_key(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE))
+    desk, persons = open_consent(disk, key, clock)
     epochs = EpochFile(Path(config.spool_dir))
     spool = open_spool(
         disk,
         _identity(config.device, files, epochs.next_after(clock.now_ms())),
-        open_cipher(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE)),
+        cipher_of(key),
         Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
         config.spool.quota_bytes,
+        persons,
     )
     epochs.note(spool.epoch)
     if spool.recovered.newest is None:
@@ -80,11 +84,13 @@ def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
         return 0  # told to stop before there was a first release
     plan = begun.plan if begun is not None else _fixed_plan(config, spool.epoch)
     before = begun.before if begun is not None else None
-    intake = Intake(before or plan, newest)
+    intake = Intake(before or plan, newest, persons)
     reception = Reception(
         [open_pushed(source, inbox.put) for source in config.sources if not isinstance(source, FileSource)],
         {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
         spool.recovered.newest.producers if spool.recovered.newest is not None else Producers(),
+        desk,
+        {source.name: contracts_of(source) for source in config.sources},
     )
     sources = {contract: open_file(source, disk) for contract, source in files.items()}
     resume(intake, spool, sources, clock.now_ms())
@@ -180,6 +186,7 @@ def _fixed_plan(config: AgentConfig, epoch: int) -> Plan:
 
 
 def _plan_of(config: AgentConfig, epoch: int, bundle: Bundle, folder: Path) -> Plan:
+    check_terms(config, bundle)
     texts = {source.contract for source in config.sources if isinstance(source, FileSource) and is_csv(source.file)}
     return bundle_files.plan_of(
         bundle,

@@ -28,6 +28,7 @@ TRIES_MAX: Final = 30  # times in a row without progress
 PAUSE_S: Final = 1.0  # s between two tries
 HEAD_BYTES: Final = 65_536  # bytes at a file's beginning that tell it from another of its name
 
+_HELD: Final = "events wait in memory until their persons have decided: see `fieldlake edge consent`"
 _AGAIN: Final = frozenset({408, 429, 503})
 
 
@@ -117,14 +118,11 @@ class SocketHandover:
 
     def __init__(self, path: Path, contract: str, producer: str) -> None:
         self._open: list[int] = []
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sock.settimeout(ANSWER_S)
+        self._path = path
+        self._connect()
         try:
             with _trouble(str(path)):
-                self._sock.connect(str(path))
-                self._file = self._sock.makefile("rb")
-                self._write(json.dumps({"hello": 1, "contract": contract, "producer": producer}).encode() + b"\n")
-                self.known: int = self._read()["next"] or 0
+                self.known = self._greet({"hello": 1, "contract": contract, "producer": producer})
         except BaseException:
             self._sock.close()
             raise
@@ -148,9 +146,34 @@ class SocketHandover:
         self._file.close()
         self._sock.close()
 
+    def _connect(self) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(ANSWER_S)
+        try:
+            with _trouble(str(self._path)):
+                self._sock.connect(str(self._path))
+        except BaseException:
+            self._sock.close()
+            raise
+        self._file = self._sock.makefile("rb")
+
+    def _greet(self, hello: dict[str, Any]) -> int:
+        """Return the number of the first event that the agent does not have for good."""
+        self._write(json.dumps(hello).encode() + b"\n")
+        welcome = self._read()
+        held_from: int | None = welcome.get("held_from")
+        if held_from is None or hello.get("first") == held_from:
+            return hello.get("first") or welcome["next"] or 0
+        self.close()
+        self._connect()
+        return self._greet({**hello, "first": held_from})
+
     def _await(self, number: int) -> None:
         while self._taken < number:
-            self._taken = self._read()["ack"]
+            answer = self._read()
+            self._taken = answer["ack"]
+            if answer.get("held", 0) >= number > self._taken:
+                raise HandoverError(_HELD)
         self._open = [end for end in self._open if end > self._taken]
 
     def _write(self, data: bytes) -> None:
@@ -185,7 +208,8 @@ class HttpHandover:
         self._producer = quote(producer, safe="")
         self._token = read_secret(token_file).decode()
         try:
-            self.known: int = self._post(0, [])["next"] or 0
+            known = self._post(0, [])
+            self.known: int = known.get("held_from", known["next"]) or 0
         except BaseException:
             self._client.close()
             raise
@@ -217,9 +241,51 @@ class HttpHandover:
             raise RefusedError(f"expected an agent's answer, found status {response.status}, no JSON") from error
         if response.status in _AGAIN:
             raise HandoverError(f"the agent is busy: {answer.get('message')}")
+        if response.status == 202:
+            raise HandoverError(_HELD)
         if response.status != 200:
             raise RefusedError(f"the agent refuses: {answer.get('error')}: {answer.get('message')}")
         return answer
+
+
+def decide_by_socket(path: Path, wish: str, person: str) -> dict[str, Any]:
+    """Tell an agent what a person has decided, or ask it; return its answer, see `core.sources.consent_lines`.
+
+    Raises HandoverError when the same may be tried again, RefusedError when that cannot help.
+    """
+    with _trouble(str(path)), closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
+        sock.settimeout(ANSWER_S)
+        sock.connect(str(path))
+        sock.sendall(_request(wish, person) + b"\n")
+        return _understood(sock.makefile("rb").readline())
+
+
+def decide_by_http(url: str, token_file: Path, wish: str, person: str) -> dict[str, Any]:
+    """Do the same as `decide_by_socket` over HTTP."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None or parts.path not in ("", "/"):
+        raise RefusedError(f"{url}: expected a URL like http://127.0.0.1:8640")
+    headers = {"Authorization": f"Bearer {read_secret(token_file).decode()}", "Content-Type": "application/json"}
+    client = http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_S)
+    with _trouble(url), closing(client):
+        client.request("POST", "/v1/consent", _request(wish, person), headers)
+        return _understood(client.getresponse().read())
+
+
+def _request(wish: str, person: str) -> bytes:
+    return json.dumps({"consent": wish, "person": person}, ensure_ascii=False).encode()
+
+
+def _understood(line: bytes) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise HandoverError("the agent ended the connection") from error
+    if answer.get("error") in ("busy", "timeout", "too_many_connections", "too_much_unanswered"):
+        raise HandoverError(f"the agent is busy: {answer['message']}")
+    if "error" in answer:
+        raise RefusedError(f"the agent refuses: {answer['error']}: {answer['message']}")
+    return answer
 
 
 @contextmanager

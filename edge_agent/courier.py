@@ -15,7 +15,7 @@ from contracts.watermark import AckDocument
 from edge_agent.core.sources.pacing import connect_pause_s
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.segment import PendingBatch
-from edge_agent.core.spool.settling import ACK_GRACE_S, Settling
+from edge_agent.core.spool.settling import ACK_GRACE_S, LOST_SETTLE_S, Settling
 from edge_agent.core.spool.spool import Spool
 from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.core.uplink.sending import Event, Lane, Sending, SendWindow
@@ -64,6 +64,7 @@ class Courier:
         self._connect_s: float | None = clock.monotonic_s()
         self._resume_s: float | None = None
         self._subscribed_s: float | None = None  # to receipts, over the present link
+        self._word_s: float | None = None  # a link made after this moment is wanted
         self._load_s = 0.0
         self._expire_s = clock.monotonic_s() + EXPIRE_S
         self.window = SendWindow()
@@ -102,6 +103,26 @@ class Courier:
         while len(self.window) > LOADED_BATCHES_MAX and self._shed():
             continue
 
+    @property
+    def committed(self) -> dict[str, RangeSet]:
+        """What the lake is known to hold, by contract."""
+        return self._committed
+
+    def withdraw(self, key: int) -> None:
+        """Send nothing more of a person, by the number of their key."""
+        self.window.withdraw(key)
+
+    def has_word(self, since_s: float, now_s: float) -> bool:
+        """Say whether the lake has said what it holds of all that was under way at a moment, as with damage.
+
+        If it has not, a connection will be made for its word when it is time.
+        """
+        word_s = since_s + LOST_SETTLE_S
+        if self._subscribed_s is not None and self._subscribed_s >= word_s:
+            return now_s >= self._subscribed_s + ACK_GRACE_S
+        self._word_s = word_s
+        return False
+
     def damages_due(self, now_s: float) -> tuple[Damage, ...]:
         """Return what has rotted, and is not in the lake by its newest word; empty before that has come."""
         return self._damages.due(now_s, self._subscribed_s)
@@ -129,6 +150,11 @@ class Courier:
         if self._damages.must_ask(now_s, self._subscribed_s):
             self._uplink.drop()
             self._link_down("spool: damage was found: connecting again for the newest acknowledgement")
+        if self._word_s is not None and self._subscribed_s is not None and now_s >= self._word_s:
+            if self._subscribed_s < self._word_s:
+                self._uplink.drop()
+                self._link_down("consent: a person has refused: connecting again for the newest acknowledgement")
+            self._word_s = None
         if now_s >= self._expire_s:
             self._expire_s = now_s + EXPIRE_S
             self._free()
@@ -140,6 +166,8 @@ class Courier:
         """Return the times at which `advance` has something to do by itself."""
         times = [t for t in (self._connect_s, self._resume_s, self.window.next_due_s()) if t is not None]
         times.append(self._expire_s)
+        if self._subscribed_s is not None and self._word_s is not None:
+            times.append(self._word_s)
         if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
             times.append(self._load_s)
         return times
@@ -213,6 +241,9 @@ class Courier:
             return
         while (sending := self.window.take(now_s)) is not None:
             batch = sending.batch
+            if self._spool.is_withdrawn(batch):
+                self.window.drop(batch.id)  # `consent_accounts` tells what became of its rows.
+                continue
             try:
                 data = self._bytes_of(sending)
                 damages = (self._spool.damage(batch),) if data is None else ()

@@ -8,6 +8,7 @@ FieldlakeError
 │   └── NotEnrolledError           broker or enrolment service did not answer; the same invitation is good again
 └── OperatorMustActError
     ├── ConfigError                the configuration file cannot be followed
+    ├── ConsentError               what people have decided cannot be read, or no further decision be taken
     ├── BundleError                the bundle does not fit the configuration, or one of its files is not the one named
     ├── DetectorStateError         the saved detector is damaged, or of another version
     ├── RefusedError               an agent refuses an app's events, and will when they come again
@@ -34,6 +35,10 @@ class HandoverError(RetrySafeError):
 
 class ConfigError(OperatorMustActError):
     """The configuration file cannot be followed."""
+
+
+class ConsentError(OperatorMustActError):
+    """What people have decided cannot be read, or no further decision be taken."""
 
 
 class BundleError(OperatorMustActError):

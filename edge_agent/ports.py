@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from edge_agent.core.sources.offers import Offered, Settled, SourceFailed
+from edge_agent.core.sources.offers import Asked, Offered, Settled, SourceFailed
 from edge_agent.core.updates.renewal import RenewalEvent
 from edge_agent.core.uplink.link import LinkEvent
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # 7 MB that a device without a model does without
     import numpy as np
     from numpy.typing import NDArray
 
-Put: TypeAlias = Callable[[Offered | SourceFailed], None]
+Put: TypeAlias = Callable[[Offered | Asked | SourceFailed], None]
 
 
 class Scorer(Protocol):
@@ -55,6 +55,10 @@ class Disk(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
+        ...
+
+    def shred(self, name: str) -> None:
+        """Overwrite a file where it lies, and remove it; both are durable then. One that is not there is fine."""
         ...
 
     def reserve(self, name: str, size_bytes: int) -> None:

@@ -179,6 +179,11 @@ class Pulls:
         if stream is None:
             known = ", ".join(sorted(one.source.id for one in plan.streams))
             raise PullError(f"pull {request.id}: contract {request.contract!r}: this device observes only {known}")
+        if stream.source.consent_field is not None:
+            raise PullError(
+                f"pull {request.id}: contract {request.contract} needs consent: no refusal would reach the rows of an "
+                "answer: ask for another contract"
+            )
         if not self._stores:
             raise PullError(f"pull {request.id}: this device has no raw ring: give it spool.ring_hours")
         if stream.pulled is None or stream.pulled != pulled_of(stream.source):

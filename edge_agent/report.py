@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from contracts.watermark import AckDocument
+from edge_agent.consent import ConsentReport
 from edge_agent.core.accounts import StreamSums, Wire
 
 
@@ -59,6 +60,7 @@ class Report(Struct, frozen=True):
     `pending_batches` in memory and `waiting_segments` on disk are what the lake is not known to hold; `held_batches` of
     these are not sent again before a restart. `spool_bytes` are not in the lake yet, `ring_bytes` are and stay a while.
     `troubles` are of sources. `given_up` is the step of `core.pressure` that a short disk has led to.
+    `consent` is there where a contract needs it.
     """
 
     device: str
@@ -83,6 +85,7 @@ class Report(Struct, frozen=True):
     ack: AckDocument | None
     bundle: BundleReport
     health: Health
+    consent: ConsentReport | None = None
 
 
 def wire_report(wire: Wire) -> WireReport:

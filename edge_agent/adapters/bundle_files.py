@@ -13,7 +13,7 @@ from contracts.pulls import PULLS
 from edge_agent.adapters import named_files
 from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
-from edge_agent.core.intake import QUARANTINE, Plan
+from edge_agent.core.intake import CONSENTS, QUARANTINE, Plan
 from edge_agent.core.metrics import AGENT_METRICS
 from edge_agent.core.profile import EventFilter, Profile
 from edge_agent.core.stream import StreamPlan
@@ -65,6 +65,7 @@ def plan_of(
             for entry in bundle.dictionaries
         },
         pulls=next((contract for contract in bundle.contracts if contract.id == PULLS), None),
+        consents=next((contract for contract in bundle.contracts if contract.id == CONSENTS), None),
     )
 
 

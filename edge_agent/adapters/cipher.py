@@ -9,6 +9,7 @@ import ctypes
 import os
 import ssl
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,11 @@ _SET_TAG: Final = 0x11  # EVP_CTRL_AEAD_SET_TAG
 
 def open_cipher(key_file: Path) -> Cipher:
     """Return a cipher with the key in a file, which is made if it is not there. Raises ConfigError, SpoolError."""
+    return cipher_of(open_key(key_file))
+
+
+def open_key(key_file: Path) -> bytes:
+    """Return the key in a file, which is made if it is not there. Raises ConfigError, SpoolError."""
     try:
         key = key_file.read_bytes() if key_file.exists() else _made(key_file)
     except OSError as error:
@@ -35,10 +41,16 @@ def open_cipher(key_file: Path) -> Cipher:
         raise ConfigError(
             f"key {key_file}: expected {KEY_BYTES} bytes, found {len(key)}: put back the one the spool was written with"
         )
+    return key
+
+
+def cipher_of(key: bytes) -> Cipher:
+    """Return a cipher with a key."""
     library = shared_libcrypto()
     return LinkedCipher(key, library) if library is not None else LibraryCipher(key)
 
 
+@cache
 def shared_libcrypto() -> ctypes.CDLL | None:
     """Return the libcrypto that `ssl` uses, None when it is part of the interpreter."""
     assert ssl.OPENSSL_VERSION  # importing it is what has mapped the library
@@ -65,6 +77,12 @@ class LinkedCipher:
         self._context = ctypes.c_void_p(library.EVP_CIPHER_CTX_new())
         self._algorithm = ctypes.c_void_p(library.EVP_aes_256_gcm())
         self._room = ctypes.create_string_buffer(ROOM_BYTES)
+        library.EVP_CIPHER_CTX_free.argtypes = [ctypes.c_void_p]
+        library.EVP_CIPHER_CTX_free.restype = None
+
+    def __del__(self) -> None:
+        # OpenSSL wipes what it has of the key.
+        self._evp.EVP_CIPHER_CTX_free(self._context)
 
     def seal(self, data: bytes, label: bytes) -> bytes:
         nonce = self._random(NONCE_BYTES)

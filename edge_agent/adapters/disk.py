@@ -88,6 +88,18 @@ class FolderDisk:
         (self._folder / name).unlink(missing_ok=True)
         self._sync_folder()
 
+    def shred(self, name: str) -> None:
+        try:
+            descriptor = os.open(self._folder / name, os.O_WRONLY)
+        except FileNotFoundError:
+            return
+        try:
+            _write_all(descriptor, os.urandom(os.fstat(descriptor).st_size))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.delete(name)
+
     def reserve(self, name: str, size_bytes: int) -> None:
         descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
         try:

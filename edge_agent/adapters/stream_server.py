@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_agent.adapters.connection import Connection, Ticket
-from edge_agent.core.sources.offers import Offered, Settled, SourceFailed
-from edge_agent.core.sources.session import Close, Offer, Reply, Session, Step
+from edge_agent.core.sources.offers import Asked, Offered, Settled, SourceFailed
+from edge_agent.core.sources.session import Ask, Close, Offer, Reply, Session, Step
 from edge_agent.ports import Put
 
 CONNECTIONS_MAX: Final = 20  # connections of one source; a tablet has a few apps
@@ -194,6 +194,8 @@ class StreamServer:
             match step:
                 case Offer():
                     self._offer(connection, step)
+                case Ask():
+                    self._ask(connection, step)
                 case Reply(data=data):
                     if not connection.unsent:
                         connection.wrote_s = self._monotonic_s()
@@ -203,9 +205,13 @@ class StreamServer:
         self._flush(connection)
 
     def _offer(self, connection: Connection, offer: Offer) -> None:
+        number = self._ticket(connection, len(offer.lines), max(offer.size_bytes, connection.reserved_bytes))
+        self._put(Offered(self.name, number, offer.contract, offer.lines, offer.producer, offer.first_number))
+
+    def _ticket(self, connection: Connection, events: int, size_bytes: int) -> int:
+        """Number what the agent is to answer; room that was reserved becomes its own."""
         number, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        # Room that was reserved becomes the offer's.
-        ticket = Ticket(connection, len(offer.lines), max(offer.size_bytes, connection.reserved_bytes))
+        ticket = Ticket(connection, events, size_bytes)
         self._bytes += ticket.bytes - connection.reserved_bytes
         self._events += ticket.events
         connection.reserved_bytes = 0
@@ -213,7 +219,11 @@ class StreamServer:
         connection.bytes += ticket.bytes
         connection.open.append(number)
         self._tickets[number] = ticket
-        self._put(Offered(self.name, number, offer.contract, offer.lines, offer.producer, offer.first_number))
+        return number
+
+    def _ask(self, connection: Connection, ask: Ask) -> None:
+        number = self._ticket(connection, 0, connection.reserved_bytes)
+        self._put(Asked(self.name, number, ask.person, ask.wish))
 
     def _tell(self) -> None:
         while self._answers:

@@ -1,6 +1,8 @@
-"""Rows that a device writes itself: ledger entries, and events that failed their contract."""
+"""Rows that a device writes itself: ledger entries, people's decisions, events that failed their contract."""
 
 from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
 
 from contracts.contract import Contract
 from contracts.ledger import Entry
@@ -25,7 +27,10 @@ def entry_rows(ledger: Contract, explained: Iterable[Explained], epoch: int) -> 
 
 
 def refused_rows(quarantine: Contract, source: Contract, refused: Sequence[Refused], epoch: int) -> dict[str, Column]:
-    """Return events that failed their contract as columns of the quarantine's."""
+    """Return events that failed their contract as columns of the quarantine's.
+
+    Of a contract that needs consent they come without their text: whose it is, is not sure.
+    """
     each = len(refused)
     original_max = quarantine.field("original").checks.max_length
     return {
@@ -35,7 +40,34 @@ def refused_rows(quarantine: Contract, source: Contract, refused: Sequence[Refus
         "refused_seq": [entry.seq for entry in refused],
         "refused_by": ["device"] * each,
         "rule": [entry.code for entry in refused],
-        "original": [_text(entry.line, original_max) for entry in refused],
+        "original": [_text(entry.line, original_max) if source.consent_field is None else "" for entry in refused],
+    }
+
+
+class Told(Struct, frozen=True):
+    """What a decision meant for the events of one stream; see the contract `consents`."""
+
+    person: str
+    decision: int
+    standing: str
+    decided_at_ms: int
+    stream: str
+    from_memory: int
+    from_spool: int
+    from_ring: int
+
+
+def told_rows(told: Sequence[Told]) -> dict[str, Column]:
+    """Return what became of events by people's decisions as columns of the contract `consents`."""
+    return {
+        "person": [one.person for one in told],
+        "decision": [one.decision for one in told],
+        "standing": [one.standing for one in told],
+        "decided_at": [one.decided_at_ms * 1_000 for one in told],
+        "stream": [one.stream for one in told],
+        "from_memory": [one.from_memory for one in told],
+        "from_spool": [one.from_spool for one in told],
+        "from_ring": [one.from_ring for one in told],
     }
 
 

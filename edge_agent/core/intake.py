@@ -16,7 +16,10 @@ from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explaine
 from edge_agent.core.codec.payload import Purpose
 from edge_agent.core.codec.sealing import SealedBatch, Sealer
 from edge_agent.core.codec.unsealing import Form, Unsealer
-from edge_agent.core.derived import entry_rows, refused_rows
+from edge_agent.core.consent.person_keys import PersonKeys
+from edge_agent.core.consent.personal import Personal, whole_days
+from edge_agent.core.consent.portions import REFUSED, RULE, Portion
+from edge_agent.core.derived import Told, entry_rows, refused_rows, told_rows
 from edge_agent.core.events import Events
 from edge_agent.core.metrics import Metrics, columns_of
 from edge_agent.core.profile import Profile
@@ -31,6 +34,7 @@ from edge_agent.core.stream import Stream, StreamPlan, Taken
 from edge_agent.core.uplink.owed import Owed
 
 QUARANTINE: Final = "quarantine"
+CONSENTS: Final = "consents"
 PACKED_ROWS_MAX: Final = 1_024  # rows of an answer; packing takes 10 us each, which is too long for many of them
 
 
@@ -63,6 +67,7 @@ class Plan(Struct, frozen=True):
     earlier: dict[str, tuple[Form, ...]] = {}
     pulls: Contract | None = None
     metrics: Contract | None = None
+    consents: Contract | None = None  # of the rows that tell of decisions, where a stream needs consent
 
 
 class Parts:
@@ -73,7 +78,9 @@ class Parts:
         contracts = [plan.ledger, plan.quarantine, *([plan.metrics] if plan.metrics is not None else [])]
         contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
         contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
-        contracts += [c for c in (plan.pulls, *(stream.pulled for stream in plan.streams)) if c is not None]
+        contracts += [
+            c for c in (plan.pulls, plan.consents, *(stream.pulled for stream in plan.streams)) if c is not None
+        ]
         self.sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
         self.unsealers = {
             stream.source.id: Unsealer(
@@ -101,12 +108,14 @@ class Parts:
 class Intake:
     """Holds the streams, the next number of each and the ledger entries that are owed.
 
-    A restart gives it the newest durable metadata.
+    A restart gives it the newest durable metadata. `persons` are the keys of those whose rows it may seal.
     """
 
-    def __init__(self, plan: Plan, newest: Meta | None) -> None:
+    def __init__(self, plan: Plan, newest: Meta | None, persons: PersonKeys | None = None) -> None:
         self._parts = Parts(plan, newest)
         self._use(self._parts)
+        self._personal = Personal(persons)
+        self.audited = newest.audited if newest is not None else 0
         next_seq = newest.next_seq if newest is not None else {}
         self._derived_seq = {name: next_seq.get(name, 0) for name in self._sealers if name not in self._streams}
         self._other_seq = {name: seq for name, seq in next_seq.items() if name not in self._sealers}
@@ -181,6 +190,22 @@ class Intake:
         if stream is not None:
             stream.refill(*self._unsealers[replayed.contract].events(replayed))
 
+    @property
+    def can_audit(self) -> bool:
+        """Say whether the bundle has a contract for rows that tell of decisions."""
+        return self._plan.consents is not None
+
+    @property
+    def consenting(self) -> list[Contract]:
+        """Contracts of streams whose events need consent."""
+        sources = [stream.plan.source for stream in self._streams.values()]
+        return [source for source in sources if source.consent_field is not None]
+
+    def forget(self, contracts: Collection[str]) -> None:
+        """Let the rules of streams begin anew that remember events."""
+        for name in contracts:
+            self._streams[name].forget()
+
     def coarsen(self, factor: int) -> None:
         """Let windows that open from now on be so many times as long as planned."""
         for stream in self._streams.values():
@@ -217,27 +242,34 @@ class Intake:
         step: Step = Step.NONE,
         producers: Producers | None = None,
         metrics: Metrics | None = None,
+        portions: Sequence[Portion] = (),
     ) -> Group | None:
         """Account for the next lines of streams; return None when there are none and nothing else is due.
 
         Each group counts its own events; their ledger entries are owed, in its metadata, until a ledger batch is due.
         The windows of `final` streams close; `ends` seals what is owed. On a disk that is short, `step` says what has
         to be given up. `producers` is what holds once the lines are durable, `metrics` a row of the
-        device's own figures that is due.
+        device's own figures that is due. `portions` are further lines, each of one person: their batches and blocks
+        hold nobody else's rows.
         """
         if producers is not None:
             self._producers = producers
         parts: list[tuple[Stream, Taken]] = []
+        keys: list[int] = []
         for name, stream in self._streams.items():
             closes = name in final or stream.is_idle(sealed_at_ms)
             if closes or lines.get(name):
                 parts.append((stream, stream.take(lines.get(name, ()), final=closes, now_ms=sealed_at_ms, step=step)))
+        keys += [0] * len(parts)
+        for portion in portions:
+            parts.append((self._streams[portion.contract], self._portion(portion, sealed_at_ms, step)))
+            keys.append(portion.key)
         batches, self._ended = self._ended, []
         stored: list[StoredRows] = []
-        for stream, taken in parts:
+        for (stream, taken), key in zip(parts, keys, strict=True):
             self._owed.add(taken.explained)
-            batches += self._sealed(stream, taken, sealed_at_ms)
-            stored += self._stored(stream, taken)
+            batches += self._sealed(stream, taken, sealed_at_ms, key)
+            stored += self._stored(stream, taken, key)
         due = self._owed.take_due(sealed_at_ms, final=ends)
         if due:
             batches += self._entries(due, sealed_at_ms)
@@ -250,7 +282,7 @@ class Intake:
             meta,
             wire=self._wire(batches, parts),
             stored=tuple(one.ref for one in stored),
-            times_us={stream.plan.source.id: taken.times_us for stream, taken in parts if taken.times_us is not None},
+            times_us=_times_us(parts),
         )
         has_events = bool(stored) or any(len(taken.kept) or taken.refused for _, taken in parts)
         return Group(meta, tuple(batches), tuple(one.data for one in stored), is_account=not has_events)
@@ -269,9 +301,10 @@ class Intake:
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
 
-        A batch without rows takes the place of each. Ledger entries take back that its rows were kept and call them
-        lost; where it is not known how many they were, all events of the range are called lost, and the ledger's sums
-        exceed what was observed, which is what its readers look for. Entries in a lost ledger batch go again.
+        Those that a person's refusal has made unreadable are dropped, by rule `consent`. A batch without rows takes the
+        place of each. Ledger entries take back that its rows were kept and call them lost, or dropped; where it is not
+        known how many they were, all events of the range are called lost, and the ledger's sums exceed what was
+        observed, which is what its readers look for. Entries in a lost ledger batch go again.
         """
         batches, self._ended = self._ended, []
         said: list[Explained] = []
@@ -280,7 +313,8 @@ class Intake:
             first, end = damage.first_seq, damage.end_seq
             batches += self._sealers[damage.contract].tombstones(first, end, sealed_at_ms)
             lost = damage.span if damage.rows is None else damage.rows
-            losses = [Count(damage.contract, Fate.LOST.value, "", SPOOL_CORRUPT, lost)]
+            gone = (Fate.DROPPED.value, RULE, REFUSED) if damage.withdrawn else (Fate.LOST.value, "", SPOOL_CORRUPT)
+            losses = [Count(damage.contract, *gone, lost)]
             kept = [Count(damage.contract, Fate.KEPT.value, "", "", -lost)] if damage.rows is not None else []
             counts += [*losses, *kept]
             # The ledger speaks of rows kept only for sources; other streams it knows by their losses alone.
@@ -293,7 +327,21 @@ class Intake:
         settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
         return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches), is_account=True)
 
-    def _sealed(self, stream: Stream, taken: Taken, sealed_at_ms: int) -> list[SealedBatch]:
+    def audit(self, told: Sequence[Told], audited: int, sealed_at_ms: int) -> Group:
+        """Return the record that tells of people's decisions up to number `audited`."""
+        assert self._plan.consents is not None
+        self.audited = audited
+        batches, self._ended = self._ended, []
+        batches += self._derived(self._plan.consents, told_rows(told), sealed_at_ms)
+        return Group(self._meta(batches, (), (), sealed_at_ms), tuple(batches), is_account=True)
+
+    def _portion(self, portion: Portion, now_ms: int, step: Step) -> Taken:
+        stream = self._streams[portion.contract]
+        if portion.reason:
+            return stream.drop(portion.dropped, portion.dropped_bytes, RULE, portion.reason)
+        return stream.take(portion.lines, final=False, now_ms=now_ms, step=step)
+
+    def _sealed(self, stream: Stream, taken: Taken, sealed_at_ms: int, key: int) -> list[SealedBatch]:
         source = stream.plan.source
         batches: list[SealedBatch] = []
         if taken.observed:
@@ -303,15 +351,16 @@ class Intake:
             batches += self._derived(contract, rows, sealed_at_ms)
         if taken.sample_rows is not None and stream.plan.sampled is not None:
             batches += self._derived(stream.plan.sampled, taken.sample_rows, sealed_at_ms, Flag.DROPPED_SAMPLE)
+        batches = [self._personal.batch(key, batch) for batch in batches]
         if taken.refused:
             rows = refused_rows(self._plan.quarantine, source, taken.refused, self._plan.epoch)
             batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)
         return batches
 
-    def _stored(self, stream: Stream, taken: Taken) -> list[StoredRows]:
-        return [self._block(stream.plan.source.id, taken, *rest) for rest in taken.rest if len(rest[0])]
+    def _stored(self, stream: Stream, taken: Taken, key: int) -> list[StoredRows]:
+        return [self._block(stream.plan.source.id, taken, *rest, key) for rest in taken.rest if len(rest[0])]
 
-    def _block(self, source: str, taken: Taken, events: Events, windowed: bool) -> StoredRows:
+    def _block(self, source: str, taken: Taken, events: Events, windowed: bool, key: int) -> StoredRows:
         payload = self._sealers[source].store(events.seqs, events.columns)
         ref = StoredRef(
             source,
@@ -324,7 +373,7 @@ class Intake:
             windowed,
             self._sealers[source].fingerprint,
         )
-        return StoredRows(ref, payload.data)
+        return StoredRows(*self._personal.stored(key, ref, payload.data))
 
     def _meta(
         self, batches: list[SealedBatch], counts: tuple[Count, ...], explained: tuple[Explained, ...], now_ms: int
@@ -346,6 +395,7 @@ class Intake:
             producers=self._producers,
             release=self._plan.release or 0,
             pulls=self.pulls,
+            audited=self.audited,
         )
         self._number += 1
         return meta
@@ -370,15 +420,16 @@ class Intake:
         return self._derived(ledger, entry_rows(ledger, explained, self._plan.epoch), sealed_at_ms)
 
     def _wire(self, batches: list[SealedBatch], parts: list[tuple[Stream, Taken]]) -> Wire:
+        size = self._personal.wire_bytes
         own = [b for b in batches if b.contract in self._streams]
         wire = Wire(
             batches=len(own),
             rows=sum(b.rows for b in own),
-            payload_bytes=sum(len(b.data) for b in own),
-            packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in own),
+            payload_bytes=sum(map(size, own)),
+            packet_bytes=sum(packet_bytes(self._topic, size(b)) for b in own),
             all_batches=len(batches),
-            all_payload_bytes=sum(len(b.data) for b in batches),
-            all_packet_bytes=sum(packet_bytes(self._topic, len(b.data)) for b in batches),
+            all_payload_bytes=sum(map(size, batches)),
+            all_packet_bytes=sum(packet_bytes(self._topic, size(b)) for b in batches),
         )
         for _, taken in parts:
             wire = add_wire(wire, Wire(json_bytes=taken.kept_json_bytes, observed_json_bytes=taken.observed_json_bytes))
@@ -386,4 +437,16 @@ class Intake:
 
 
 def _ref(batch: SealedBatch) -> BatchRef:
-    return BatchRef(batch.contract, batch.first_seq, batch.span, batch.rows, len(batch.data))
+    return BatchRef(batch.contract, batch.first_seq, batch.span, batch.rows, len(batch.data), batch.key)
+
+
+def _times_us(parts: list[tuple[Stream, Taken]]) -> dict[str, tuple[int, int]]:
+    """Return the span of event times of each stream; of people's events only the days."""
+    found: dict[str, tuple[int, int]] = {}
+    for stream, taken in parts:
+        if taken.times_us is not None:
+            source = stream.plan.source
+            first, last = whole_days(taken.times_us) if source.consent_field is not None else taken.times_us
+            low, high = found.get(source.id, (first, last))
+            found[source.id] = (min(low, first), max(high, last))
+    return found

@@ -72,6 +72,10 @@ class EventFilter(Protocol):
         """Remember what an earlier process kept of these events."""
         ...
 
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        ...
+
     def explain(self, events: Events) -> list[Explanation]:
         """Decide as `decide` does, and say for each event why."""
         ...

@@ -149,7 +149,7 @@ class Stream:
         they would be filled from. On a full one the lines are dropped unread if the stream allows it.
         """
         if step >= Step.DROP and self.plan.sheds:
-            return self._shed(lines)
+            return self.drop(len(lines), sum(map(len, lines)), "", DISK_FULL)
         if lines:
             self._newest_ms = now_ms
         first_seq = self.next_seq
@@ -178,15 +178,20 @@ class Stream:
             times_us=self._times_us(checked.events),
         )
 
-    def _shed(self, lines: Sequence[bytes]) -> Taken:
+    def forget(self) -> None:
+        """Let rules begin anew that remember events: they let through what they may have dropped, never the reverse."""
+        self.plan.filter.forget()
+
+    def drop(self, events: int, size_bytes: int, rule: str, reason: str) -> Taken:
+        """Account for the stream's next events without a look at them."""
         first_seq, source = self.next_seq, self.plan.source
-        self.next_seq = first_seq + len(lines)
+        self.next_seq = first_seq + events
         nothing = self._reader.read(first_seq, ()).events
         closed = self._windows.close_all() if self._windows is not None else []
-        dropped = Count(source.id, Fate.DROPPED.value, "", DISK_FULL, len(lines))
+        dropped = Count(source.id, Fate.DROPPED.value, rule, reason, events)
         return Taken(
             first_seq=first_seq,
-            observed=len(lines),
+            observed=events,
             explained=Explained(first_seq, self.next_seq, (dropped,)).counted(),
             kept=nothing,
             columns=nothing.columns,
@@ -195,7 +200,7 @@ class Stream:
             sample_rows=None,
             refused=(),
             kept_json_bytes=0,
-            observed_json_bytes=sum(map(len, lines)) + len(lines),
+            observed_json_bytes=size_bytes + events,
             times_us=None,
         )
 

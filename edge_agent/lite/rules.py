@@ -90,6 +90,10 @@ class LiteRules:
         if self._keyed:
             repeats.refill(self._lanes(self.judge(seqs, columns)), kept)
 
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        self._keyed = repeats.keyed_of(self.rules, self._contract)
+
     def _lanes(self, judged: LiteJudged) -> list[repeats.Lane]:
         if not self._keyed:
             return []

@@ -1,8 +1,9 @@
-"""The commands of a device: `edge send`, and those that look at its agent.
+"""The commands of a device: `edge send`, `edge consent`, and those that look at its agent.
 
 The latter are `edge_agent.operating`, which a device has as `python -m edge_agent status`, without typer.
 """
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,11 +36,51 @@ def register(app: typer.Typer) -> None:
         trial
     )
     edge.command(epilog="Example: fieldlake edge doctor --config agent.json")(doctor)
+    edge.command(epilog="Example: fieldlake edge consent refuse p-17 --socket /run/fieldlake/agent.sock")(consent)
     app.add_typer(edge, name="edge")
 
 
 def _edge() -> None:
     """On a device, beside its agent."""
+
+
+class Wish(Enum):
+    """What may be asked."""
+
+    GRANT = "grant"
+    REFUSE = "refuse"
+    SHOW = "show"
+
+
+def consent(
+    wish: Annotated[Wish, typer.Argument(metavar="grant|refuse|show", help="What the person has decided, or show.")],
+    person: Annotated[str, typer.Argument(metavar="PERSON", help="As events name the person; `-` reads a line.")],
+    socket: Annotated[Path | None, typer.Option("--socket", help="The agent's Unix socket.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="The agent's address, like http://127.0.0.1:8640.")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the token, beside --url.")] = None,
+) -> None:
+    """Tell the agent on this device what a person has decided about their events, or ask it.
+
+    Ends when the decision is durable, and after a refusal the person's rows can be read no more.
+    """
+    from edge_agent.client import decide_by_http, decide_by_socket
+
+    _require_one_way(socket, url, token_file)
+    if person == "-":
+        person = typer.get_text_stream("stdin").readline().rstrip("\n")
+    if socket is not None:
+        answer = decide_by_socket(socket, wish.value, person)
+    else:
+        assert url is not None
+        assert token_file is not None
+        answer = decide_by_http(url, token_file, wish.value, person)
+    typer.echo(f"{answer['consent']}, decision {answer['decision'] or 'none'}: ", nl=False)
+    typer.echo(f"{answer['waiting']} events wait in memory, {answer['purged']} were purged from there")
+
+
+def _require_one_way(socket: Path | None, url: str | None, token_file: Path | None) -> None:
+    if (socket is None) == (url is None) or (url is None) != (token_file is None):
+        raise typer.BadParameter("expected --socket, or --url with --token-file")
 
 
 def send(
@@ -62,8 +103,7 @@ def send(
 
     from edge_agent.client import HttpHandover, SocketHandover, producer_of, send_file
 
-    if (socket is None) == (url is None) or (url is None) != (token_file is None):
-        raise typer.BadParameter("expected --socket, or --url with --token-file")
+    _require_one_way(socket, url, token_file)
     if not file.is_file() or ".csv" in file.suffixes:
         raise typer.BadParameter(f"{file}: expected a file of JSON lines")
     name = producer if producer is not None else producer_of(file)

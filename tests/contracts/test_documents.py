@@ -18,6 +18,7 @@ DOCUMENTS = sorted(FOLDER.glob("*.odcs.yaml"))
 FINGERPRINTS = {
     "agent_metrics": 0x806CCABF622F0A35,
     "clicks": 0x7D7D18B34774FB7A,
+    "consents": 0xC72FFC2410EB2B77,
     "decisions": 0xD797EB60E369421B,
     "ledger": 0x57CBDF3D76DB58F0,
     "pulls": 0xFDB7B6BF254FAE62,
@@ -26,6 +27,7 @@ FINGERPRINTS = {
     "service_history": 0xBA351AE5C24F3322,
     "telemetry": 0x4E65068EC3D35924,
     "telemetry_windows": 0x731595F36F42E734,
+    "visits": 0x40EE504FCC9031C3,
 }
 
 

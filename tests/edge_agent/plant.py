@@ -47,8 +47,11 @@ def contract(name: str) -> Contract:
 
 
 CONTRACTS: Final = {
-    name: contract(name) for name in ("telemetry", "telemetry_windows", "ledger", "quarantine", "clicks", "purchases")
-}
+    name: contract(name)
+    for name in (
+        "telemetry", "telemetry_windows", "ledger", "quarantine", "clicks", "purchases", "visits", "consents",
+    )
+}  # fmt: skip
 
 
 def bundle_of(model: Model | None = None, *, windows: bool = True) -> Bundle:

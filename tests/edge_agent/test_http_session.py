@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from edge_agent.core.sources.http_head import HEAD_BYTES_MAX, HttpRefusal, parse_head, parse_key
 from edge_agent.core.sources.http_session import BODY_BYTES_MAX, Access, HttpSession
-from edge_agent.core.sources.offers import Outcome, Settled
-from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
+from edge_agent.core.sources.offers import Decided, Outcome, Settled, Wish
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Ask, Close, Offer, Reply, Step
 
 TOKEN = b"0123456789abcdef"
 HOST = "127.0.0.1:8640"
@@ -325,3 +325,35 @@ def test_no_bytes_end_in_anything_but_an_answer(data: st.DataObject) -> None:
     steps += talk.ended() if talk.wants_data else []
     replies = [step.data for step in steps if isinstance(step, Reply)]
     assert all(reply.startswith(b"HTTP/1.1 ") for reply in replies)
+
+
+JSON_TYPE: Headers = {"Content-Type": "application/json"}
+
+
+def test_events_that_wait_in_memory_are_accepted_and_not_called_taken() -> None:
+    talk = session()
+    talk.receive(request(b"{}\n{}\n"))
+    ((status, _, body),) = answers(talk.settled(Settled(Outcome.TAKEN, 1, 0, 9, held=1, held_from=7)))
+    assert (status, body) == (202, {"accepted": 1, "duplicate": 0, "next": 9, "held": 1, "held_from": 7})
+
+
+def test_a_decision_is_passed_on_and_answered() -> None:
+    talk = session()
+    body = '{"consent":"grant","person":"林 7"}'.encode()
+    assert talk.receive(request(body, JSON_TYPE, "/v1/consent")) == [Ask("林 7", Wish.GRANT)]
+    ((status, _, told),) = answers(talk.settled(Settled(Outcome.TAKEN, decided=Decided("granted", 3, 0))))
+    assert (status, told) == (200, {"consent": "granted", "decision": 3, "waiting": 0, "purged": 0})
+    assert talk.wants_data
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", JSON_TYPE, 400),
+        (b'{"consent":"forget","person":"p"}', JSON_TYPE, 400),
+        (b'{"consent":"grant","person":"p"}', {}, 415),
+        (b'{"consent":"grant","person":"p"}', JSON_TYPE | {"Authorization": "Bearer no"}, 401),
+    ],
+)
+def test_a_decision_that_may_not_be_passed_on_is_refused(body: bytes, headers: Headers, status: int) -> None:
+    assert refused(request(body, headers, "/v1/consent"))[0] == status

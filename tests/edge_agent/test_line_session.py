@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core.sources.line_session import HELLO_BYTES_MAX, LineSession
-from edge_agent.core.sources.offers import Outcome, Settled
-from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
+from edge_agent.core.sources.offers import Decided, Outcome, Settled, Wish
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Ask, Close, Offer, Reply, Step
 
 HELLO = b'{"hello":1,"contract":"clicks","producer":"app"}\n'
 
@@ -153,3 +153,56 @@ def test_no_bytes_end_in_anything_but_steps(blocks: list[bytes]) -> None:
             open_offers -= 1
             open_offers += sum(isinstance(step, Offer) for step in talk.settled(taken(3)))
     assert all(isinstance(step, Close) for step in talk.ended())
+
+
+def held(next_number: int, held_from: int | None, size: int = 0) -> Settled:
+    return Settled(Outcome.TAKEN, next_number=next_number, held=size, held_from=held_from)
+
+
+def test_what_is_only_in_memory_is_not_acknowledged() -> None:
+    talk = session()
+    talk.receive(HELLO)
+    assert told(talk.settled(held(8, 5))) == [{"welcome": 1, "next": 8, "held_from": 5}]
+    talk = session()
+    talk.receive(HELLO)
+    talk.settled(taken(8))
+    talk.receive(b"1\n2\n3\n")
+    assert told(talk.settled(held(11, 9, 1))) == [{"ack": 9, "held": 11}]
+    talk.receive(b"4\n")
+    assert told(talk.settled(held(12, 9))) == [{"ack": 9, "held": 12}]
+    talk.receive(b"5\n")
+    assert told(talk.settled(held(13, None))) == [{"ack": 13}]
+
+
+def test_without_numbers_nothing_after_a_held_event_is_acknowledged() -> None:
+    talk = session()
+    talk.receive(b'{"hello":1,"contract":"clicks"}\n1\n')
+    assert told(talk.settled(taken(None))) == [{"ack": 1}]
+    talk.receive(b"2\n3\n")
+    assert told(talk.settled(Settled(Outcome.TAKEN, held=1))) == [{"ack": 1, "held": 3}]
+    talk.receive(b"4\n")
+    assert told(talk.settled(taken(None))) == [{"ack": 1, "held": 4}]
+
+
+def test_a_decision_is_asked_and_answered_on_a_connection_of_its_own() -> None:
+    talk = session()
+    assert talk.receive('{"consent":"refuse","person":"林 7"}\n'.encode()) == [Ask("林 7", Wish.REFUSE)]
+    reply, close = talk.settled(Settled(Outcome.TAKEN, decided=Decided("refused", 4, 0, 3)))
+    assert told([reply]) == [{"consent": "refused", "decision": 4, "waiting": 0, "purged": 3}]
+    assert close == Close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"consent":"forget","person":"p"}',
+        b'{"consent":"grant"}',
+        b'{"consent":"grant","person":""}',
+        b'{"consent":"grant","person":"p","also":1}',
+        b'{"consent":"show","person":"' + b"p" * 257 + b'"}',
+    ],
+)
+def test_a_decision_that_cannot_be_understood_is_refused(line: bytes) -> None:
+    reply, close = session().receive(line + b"\n")
+    assert told([reply])[0]["error"] == "bad_hello"
+    assert close == Close()

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.adapters import mqtt_source, stream_server
+from edge_agent.core.consent import person_keys, portions, register, waiting
 from edge_agent.core.refusal import EVENT_BYTES_MAX
-from edge_agent.core.sources import http_session, line_session
+from edge_agent.core.sources import consent_lines, http_session, line_session
 from edge_agent.core.sources.admissions import Admissions
 from edge_agent.core.sources.line_session import LineSession
-from edge_agent.core.sources.offers import Offered
+from edge_agent.core.sources.offers import Decided, Offered, Wish
 from edge_agent.core.sources.producers import PRODUCERS_MAX, Producers
-from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Offer, Reply, Step
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Ask, Offer, Reply, Step
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 
@@ -62,3 +63,17 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert limits["time for a greeting, a request's head, its body"] == times
     assert f"last {PRODUCERS_MAX} producers" in PAGE
     assert f"{http_session.BODY_BYTES_MAX // mib} MiB and {OFFER_EVENTS_MAX:,} events a request" in PAGE
+
+
+def test_the_page_on_consent_says_what_the_agent_does() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "consent.md").read_text(encoding="utf-8")
+    (conversation,) = re.findall(r"```decision\n(.*?)```", page, re.DOTALL)
+    asked, answered = (line[2:] for line in conversation.splitlines())
+    assert consent_lines.ask_of(asked.encode()) == Ask("p-17", Wish.GRANT)
+    assert json.loads(answered) == consent_lines.answer_of(Decided("granted", 1))
+    assert f"At most {waiting.EVENTS_MAX:,} events and {waiting.BYTES_MAX // 1_048_576} MiB wait" in page
+    assert f"decisions of {register.PERSONS_MAX:,} persons" in page
+    for reason in (portions.OVERFLOW, portions.REFUSED, portions.NO_PERSON):
+        assert f"`dropped({portions.RULE}, {reason})`" in page
+    for name in (register.REGISTER_FILE, f"{person_keys.PREFIX}N{person_keys.SUFFIX}"):
+        assert f"`{name}`" in page

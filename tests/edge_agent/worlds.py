@@ -63,6 +63,15 @@ class MemoryDisk:
             self.durable.pop(name, None)
         self._stop_if_due()
 
+    def shred(self, name: str) -> None:
+        if name not in self.files:
+            return
+        if self._goes_on():
+            self.files[name] = self._rng.randbytes(len(self.files[name]))
+            self.durable[name] = len(self.files[name])
+        self._stop_if_due()
+        self.delete(name)
+
     def reserve(self, name: str, size_bytes: int) -> None:
         self._require(size_bytes - len(self.files.get(name, b"")))
         self.files[name] = bytes(size_bytes)

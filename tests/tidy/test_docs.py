@@ -62,7 +62,16 @@ def test_every_command_answers_help_with_an_example(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/README.md", "docs/edge-rules.md"]
+    "page",
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/decisions/README.md",
+        "docs/edge-rules.md",
+        "docs/sources.md",
+        "docs/consent.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

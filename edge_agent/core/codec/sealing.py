@@ -12,13 +12,17 @@ from edge_agent.core.codec.record_batch import Column, Columns
 
 
 class SealedBatch(Struct, frozen=True):
-    """A micro-batch ready to be spooled; it accounts for [first_seq, first_seq + span) of its contract's stream."""
+    """A micro-batch ready to be spooled; it accounts for [first_seq, first_seq + span) of its contract's stream.
+
+    With a `key` the data are sealed for the person that the rows are of, see `core.consent.person_keys`.
+    """
 
     contract: str
     first_seq: int
     span: int
     rows: int
     data: bytes
+    key: int = 0
 
 
 class Sealer:

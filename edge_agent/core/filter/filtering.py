@@ -101,6 +101,11 @@ class Filter:
         if self._rules is not None:
             self._rules.refill(events, kept)
 
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        if self._rules is not None:
+            self._rules.forget()
+
     def explain(self, events: Events) -> list[Explanation]:
         """Decide as `decide` does, and say for each event why."""
         verdict, seen = self._decide(events)

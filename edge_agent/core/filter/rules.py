@@ -101,6 +101,10 @@ class Rules:
         if self._keyed:
             repeats.refill(self._lanes(self.judge(events)), kept.tolist())
 
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        self._keyed = repeats.keyed_of(self.rules, self._contract)
+
     def _lanes(self, judged: Judged) -> list[repeats.Lane]:
         if not self._keyed:
             return []

@@ -41,6 +41,12 @@ class Admissions:
         self._has_new = self._has_new or bool(lines)
         return lines
 
+    def note(self, answer: Answer, producers: Producers, *, has_new: bool) -> None:
+        """Take note of an offer that was taken in elsewhere, and of the value that holds since."""
+        self.producers = producers
+        self._answers.append(answer)
+        self._has_new = self._has_new or has_new
+
     def written(self) -> list[Answer]:
         """Return the answers, now that the record is durable (step 2), or that none had to be written."""
         self._durable = self.producers

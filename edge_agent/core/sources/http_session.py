@@ -11,6 +11,9 @@
 
 `200 {"accepted":2,"duplicate":1,"next":45}` comes when every event is durable, or a rule dropped it, or it is in
 quarantine because it does not follow its contract. A request without events asks up to where a producer is known.
+`202` with `"held":3,"held_from":42` beside these fields says that some events wait in memory until their persons have
+decided: those from number 42 on that were not taken come again if the agent was started anew.
+`POST /v1/consent` passes on what a person has decided, see `core.sources.consent_lines`.
 Everything else is `{"error":CODE,"message":TEXT,"next":N}`; after 408, 429, 503 and a broken connection send the same
 again with the same key.
 """
@@ -25,11 +28,12 @@ import msgspec
 from msgspec import Struct
 
 from contracts.malformed import MALFORMED
+from edge_agent.core.sources import consent_lines
 from edge_agent.core.sources.http_head import HEAD_BYTES_MAX, HEAD_END, Head, HttpRefusal, Key, parse_head, parse_key
 from edge_agent.core.sources.line_splitting import KEPT_BYTES, LineSplitter
 from edge_agent.core.sources.offers import BUSY_CODE, Outcome, Settled
 from edge_agent.core.sources.producers import FORGOTTEN, GAP
-from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Close, Offer, Reply, Step
+from edge_agent.core.sources.session import OFFER_EVENTS_MAX, Ask, Close, Offer, Reply, Step
 
 BODY_BYTES_MAX: Final = 1_048_576  # bytes, sent and unpacked; 20 connections may hold twice this while one waits
 IDLE_S: Final = 30.0  # s; a connection kept alive without a request
@@ -39,6 +43,7 @@ ANSWER_S: Final = 30.0  # s; the agent writes within 200 ms; a disk that is full
 RETRY_AFTER_S: Final = 1  # s; told to a client that is to come again
 
 PATH: Final = "/v1/events/"
+CONSENT_PATH: Final = "/v1/consent"
 LINES: Final = frozenset({"application/x-ndjson", "application/jsonl"})
 JSON: Final = "application/json"
 TOO_BUSY: Final = "too_much_unanswered"
@@ -103,8 +108,10 @@ class HttpSession:
         if settled.outcome is not Outcome.TAKEN:
             status = 503 if settled.outcome is Outcome.BUSY else _STATUS_OF.get(settled.code, 400)
             return self._answer(status, _error(settled.code, settled.reason, settled.next_number))
-        body = {"accepted": settled.accepted, "duplicate": settled.duplicate, "next": settled.next_number}
-        steps = self._answer(200, body)
+        if settled.decided is not None:
+            steps = self._answer(200, consent_lines.answer_of(settled.decided))
+        else:
+            steps = self._answer(202 if settled.held else 200, _taken(settled))
         return steps if isinstance(steps[-1], Close) else steps + self._advance()
 
     def refuse(self, code: str, reason: str) -> list[Step]:
@@ -160,12 +167,13 @@ class HttpSession:
         if not hmac.compare_digest(given, self._access.token) or scheme.lower() != "bearer":
             raise HttpRefusal(401, "unauthorised", "Authorization: expected Bearer and the token of the token file")
         contract = head.target.removeprefix(PATH)
-        if contract == head.target or contract not in self._access.contracts:
+        asks = head.target == CONSENT_PATH
+        if not asks and (contract == head.target or contract not in self._access.contracts):
             known = ", ".join(sorted(self._access.contracts))
             raise HttpRefusal(404, "not_found", f"expected {PATH} and one of {known}")
         if head.method != "POST":
             raise HttpRefusal(405, "method", f"expected POST, found {head.method}")
-        if _media_type(head) not in {*LINES, JSON}:
+        if _media_type(head) not in ({JSON} if asks else {*LINES, JSON}):
             raise HttpRefusal(415, "media_type", "Content-Type: expected application/x-ndjson or application/json")
         if fields.get("content-encoding", "identity").lower() not in ("identity", "gzip"):
             raise HttpRefusal(415, "media_type", "Content-Encoding: expected none, or gzip")
@@ -173,10 +181,12 @@ class HttpSession:
             raise HttpRefusal(417, "expectation", "Expect: expected none, or 100-continue")
         self._key = parse_key(fields["idempotency-key"]) if "idempotency-key" in fields else None
 
-    def _offer(self, body: bytes) -> Offer:
+    def _offer(self, body: bytes) -> Offer | Ask:
         assert self._head is not None
         if self._head.fields.get("content-encoding", "identity").lower() == "gzip":
             body = _inflate(body)
+        if self._head.target == CONSENT_PATH:
+            return _asked(body)
         lines = _lines(body) if _media_type(self._head) in LINES else _array(body)
         if len(lines) > OFFER_EVENTS_MAX:
             raise HttpRefusal(413, "too_large", f"expected at most {OFFER_EVENTS_MAX} events, found {len(lines)}")
@@ -223,6 +233,25 @@ def _media_type(head: Head) -> str:
 
 def _error(code: str, message: str, known: int | None) -> dict[str, int | str | None]:
     return {"error": code, "message": message, "next": known}
+
+
+def _taken(settled: Settled) -> dict[str, int | str | None]:
+    body: dict[str, int | str | None] = {
+        "accepted": settled.accepted,
+        "duplicate": settled.duplicate,
+        "next": settled.next_number,
+    }
+    held: dict[str, int | str | None] = {"held": settled.held} if settled.held else {}
+    return body | held | ({"held_from": settled.held_from} if settled.held_from is not None else {})
+
+
+def _asked(body: bytes) -> Ask:
+    """Parse what is said of a person's consent. Raises HttpRefusal."""
+    try:
+        return consent_lines.ask_of(body)
+    except MALFORMED as error:
+        expected = 'expected a body like {"consent":"grant","person":"p-1"}'
+        raise HttpRefusal(400, "bad_request", f"{expected}: {error}") from error
 
 
 def _inflate(body: bytes) -> bytes:

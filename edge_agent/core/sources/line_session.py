@@ -5,12 +5,17 @@
 | `{"hello":1,"contract":C}`                        | events of C follow; one sent again cannot be recognised     |
 | `{"hello":1,"contract":C,"producer":P}`           | numbered events, the first is `next` of the answer, or 0    |
 | `{"hello":1,"contract":C,"producer":P,"first":N}` | numbered events, the first is number N                      |
+| `{"consent":"grant","person":P}`, or `refuse`     | instead of a greeting: see `core.sources.consent_lines`     |
 | any other line, of at most 65,536 bytes           | one event; each has the number after that of the one before |
 
 | line of the agent                        | meaning                                                                   |
 | ---------------------------------------- | ------------------------------------------------------------------------- |
 | `{"welcome":1,"next":N}`                 | events may follow; below N all of this producer were taken, null: unknown |
 | `{"ack":N}`                              | all events below number N are taken: forget them                          |
+| `{"ack":N,"held":M}`                     | as before, and all below M were heard: those that are not taken wait in   |
+|                                          | memory until their persons have decided, and are lost with it             |
+| `{"welcome":1,"next":N,"held_from":H}`   | as above, and from H on some below N were not taken: send these again,    |
+|                                          | under `first`, if the agent was started anew since they were held         |
 | `{"error":CODE,"message":TEXT,"next":N}` | nothing further is taken on this connection, which ends                   |
 
 Without a producer, numbers count the events of the connection from 0. An acknowledged event is durable, or a rule has
@@ -28,6 +33,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contracts.malformed import MALFORMED
+from edge_agent.core.sources import consent_lines
 from edge_agent.core.sources.line_splitting import LineSplitter
 from edge_agent.core.sources.offers import Outcome, Settled
 from edge_agent.core.sources.producers import NUMBER_MAX, PRODUCER_CHARS_MAX, is_producer
@@ -60,6 +66,7 @@ class LineSession:
         self._lines = LineSplitter()
         self._next = 0  # number of the next line
         self._taken = 0  # all numbers below are taken
+        self._heard = 0  # all numbers below were heard
         self._asked: deque[int] = deque()  # events in each open offer
 
     @property
@@ -92,15 +99,26 @@ class LineSession:
             return []
         if settled.outcome is not Outcome.TAKEN:
             return self._fail(settled.code, settled.reason, settled.next_number)
+        if settled.decided is not None:
+            return [_line(consent_lines.answer_of(settled.decided)), *self._close()]
         if not self._open:
-            steps = self._begin(settled.next_number)
+            steps = self._begin(settled.next_number, settled.held_from)
         else:
-            self._taken += events
-            steps = [_line({"ack": self._taken})]
+            steps = [self._acknowledged(events, settled)]
         return steps + (self._close() if self._ending and not self._asked else [])
 
     def refuse(self, code: str, reason: str) -> list[Step]:
         return [] if self._closed else self._fail(code, reason, None)
+
+    def _acknowledged(self, events: int, settled: Settled) -> Reply:
+        assert self._hello is not None
+        is_whole = self._taken == self._heard and not settled.held
+        self._heard += events
+        if self._hello.producer is not None and settled.held_from is not None:
+            self._taken = max(self._taken, min(self._heard, settled.held_from))
+        elif self._hello.producer is not None or is_whole:
+            self._taken = self._heard
+        return _line({"ack": self._taken} if self._taken == self._heard else {"ack": self._taken, "held": self._heard})
 
     def _greet(self) -> list[Step]:
         line, newline, rest = self._early.partition(b"\n")
@@ -108,6 +126,8 @@ class LineSession:
             return self._fail("bad_hello", f"expected a first line of at most {HELLO_BYTES_MAX} bytes", None)
         if not newline:
             return []
+        if consent_lines.is_request(line):
+            return self._ask(line)
         try:
             hello = self._decoder.decode(line)
         except MALFORMED as error:
@@ -126,14 +146,26 @@ class LineSession:
         self._asked.append(0)
         return [Offer(hello.contract, (), hello.producer, None, 0)]
 
-    def _begin(self, known: int | None) -> list[Step]:
+    def _ask(self, line: bytes) -> list[Step]:
+        try:
+            ask = consent_lines.ask_of(line)
+        except MALFORMED as error:
+            return self._fail("bad_hello", f'expected a line like {{"consent":"grant","person":"p-1"}}: {error}', None)
+        self._hello = Hello(1, "")
+        self._asked.append(0)
+        return [ask]
+
+    def _begin(self, known: int | None, held_from: int | None = None) -> list[Step]:
         """Welcome the producer, then take the events that came with its greeting."""
         assert self._hello is not None
         first = self._hello.first if self._hello.first is not None else known or 0
-        self._next = self._taken = first
+        self._next = self._taken = self._heard = first
         self._open = True
         early, self._early = self._early, b""
-        return [_line({"welcome": 1, "next": known}), *(self._events(early) if early else [])]
+        welcome: dict[str, int | str | None] = {"welcome": 1, "next": known}
+        if held_from is not None:
+            welcome["held_from"] = held_from
+        return [_line(welcome), *(self._events(early) if early else [])]
 
     def _events(self, data: bytes) -> list[Step]:
         assert self._hello is not None

@@ -18,7 +18,9 @@ An offer that was a duplicate of events still on their way to the disk is settle
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from contracts.ranges import RangeSet
 from edge_agent.core.sources.offers import Offered, Outcome, Settled
 
 PRODUCERS_MAX: Final = (
@@ -32,11 +34,15 @@ FORGOTTEN: Final = "number_forgotten"
 
 
 class Mark(Struct, frozen=True, array_like=True):
-    """Numbers [first, next) of one producer are accounted for. `used` orders marks by when they last moved."""
+    """Numbers [first, next) of one producer are accounted for, but for those that are `open`.
+
+    `used` orders marks by when they last moved.
+    """
 
     first: int
     next: int
     used: int
+    open: RangeSet = ()
 
 
 class Producers(Struct, frozen=True, array_like=True):
@@ -81,24 +87,38 @@ def admit(producers: Producers, offered: Offered) -> Admission:
         return Admission(producers, 0, Settled(Outcome.TAKEN, accepted=size, next_number=known))
     key, first = key_of(offered), offered.first_number
     mark = producers.marks.get(key, Mark(first, first, 0))
-    if first > mark.next and not offered.gaps:
-        return _refused(producers, size, mark, GAP, f"expected number {mark.next}, found {first}: send from there")
-    if first < mark.first and not offered.gaps:
-        reason = f"known from number {mark.first} on, found {first}: send older events under another producer name"
-        return _refused(producers, size, mark, FORGOTTEN, reason)
+    if (refusal := unfit(mark, offered)) is not None:
+        return Admission(producers, size, refusal)
     duplicate = max(0, min(size, mark.next - first))
     settled = Settled(
         Outcome.TAKEN, accepted=size - duplicate, duplicate=duplicate, next_number=max(mark.next, first + size)
     )
     if duplicate == size:
         return Admission(producers, size, settled)
+    return Admission(moved(producers, key, replace(mark, next=first + size)), duplicate, settled)
+
+
+def unfit(mark: Mark, offered: Offered) -> Settled | None:
+    """Return the refusal of an offer whose first number does not fit the mark, None when it does."""
+    first = offered.first_number
+    if first is None or offered.gaps:
+        return None
+    if first > mark.next:
+        return _refused(mark, GAP, f"expected number {mark.next}, found {first}: send from there")
+    if first < mark.first:
+        reason = f"known from number {mark.first} on, found {first}: send older events under another producer name"
+        return _refused(mark, FORGOTTEN, reason)
+    return None
+
+
+def moved(producers: Producers, key: str, mark: Mark) -> Producers:
+    """Return the marks with one that has just moved; beyond `PRODUCERS_MAX` the one that moved longest ago goes."""
     moves = producers.moves + 1
-    marks = producers.marks | {key: Mark(mark.first, first + size, moves)}
+    marks = producers.marks | {key: replace(mark, used=moves)}
     if len(marks) > PRODUCERS_MAX:
         del marks[min(marks, key=lambda name: marks[name].used)]
-    return Admission(Producers(marks, moves), duplicate, settled)
+    return Producers(marks, moves)
 
 
-def _refused(producers: Producers, size: int, mark: Mark, code: str, reason: str) -> Admission:
-    settled = Settled(Outcome.REFUSED, next_number=mark.next, code=code, reason=reason)
-    return Admission(producers, size, settled)
+def _refused(mark: Mark, code: str, reason: str) -> Settled:
+    return Settled(Outcome.REFUSED, next_number=mark.next, code=code, reason=reason)

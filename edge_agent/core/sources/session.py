@@ -4,7 +4,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from edge_agent.core.sources.offers import Settled
+from edge_agent.core.sources.offers import Settled, Wish
 
 OFFER_EVENTS_MAX = 4_000  # events; as many as one flush may have
 
@@ -19,6 +19,13 @@ class Offer(Struct, frozen=True):
     size_bytes: int
 
 
+class Ask(Struct, frozen=True):
+    """Pass on a person's decision, or the question for it; the answer comes back as that of an offer."""
+
+    person: str
+    wish: Wish
+
+
 class Reply(Struct, frozen=True):
     """Send these bytes to the producer."""
 
@@ -29,7 +36,7 @@ class Close(Struct, frozen=True):
     """End the connection once everything has been sent."""
 
 
-Step: TypeAlias = Offer | Reply | Close
+Step: TypeAlias = Offer | Ask | Reply | Close
 
 
 class Session(Protocol):

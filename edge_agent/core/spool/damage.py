@@ -13,7 +13,8 @@ from edge_agent.core.spool.record import BatchRef, Meta
 class Damage(Struct, frozen=True):
     """A batch that has rotted: it accounted for [first_seq, first_seq + span) with `rows` rows, None when unknown.
 
-    `again` are the ledger entries that it held, if it was a ledger batch.
+    `again` are the ledger entries that it held, if it was a ledger batch. `withdrawn` says that it did not rot: the
+    person that its rows are of has refused, and their key was destroyed.
     """
 
     contract: str
@@ -21,6 +22,7 @@ class Damage(Struct, frozen=True):
     span: int
     rows: int | None
     again: tuple[Explained, ...] = ()
+    withdrawn: bool = False
 
     @property
     def end_seq(self) -> int:

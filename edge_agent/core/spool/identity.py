@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from edge_agent.core.consent.person_keys import PersonKeys
 from edge_agent.core.spool.record import Cursor, decode_cursor, encode_cursor
 from edge_agent.core.spool.recovery import CURSOR_FILE, Recovered, recover
 from edge_agent.core.spool.retention import Retention
@@ -32,19 +33,21 @@ def open_spool(
     cipher: Cipher | None = None,
     retention: Retention = Retention(),  # noqa: B008 - frozen
     quota_bytes: int = 2**63,
+    persons: PersonKeys | None = None,
 ) -> Spool:
     """Open or create a device's spool; `wanted.epoch` is taken only when it is created. Raises SpoolError.
 
     A spool that is created has first a cursor that speaks of no record, then its identity. So a cursor that is missing,
     or that speaks of records of which none is left, says that files were taken away. Under the old numbers other events
     would pass for repeats: a new epoch begins, and `recovered.emptied_epoch` says so.
+    `persons` are the keys of the persons whose rows it holds.
     """
     names = disk.names()
     if IDENTITY_FILE not in names:
         _refuse_filled(disk, names)
         disk.replace(CURSOR_FILE, encode_cursor(Cursor()))
         disk.replace(IDENTITY_FILE, msgspec.json.encode(wanted))
-        return Spool(disk, wanted.epoch, Recovered(), cipher, retention, quota_bytes)
+        return Spool(disk, wanted.epoch, Recovered(), cipher, retention, quota_bytes, persons)
     found = _identity(disk, wanted)
     recovered = recover(disk, names)
     if recovered.is_emptied or not (recovered.segments or CURSOR_FILE in names):
@@ -55,7 +58,7 @@ def open_spool(
     if not wanted.sources.keys() <= found.sources.keys():
         found = replace(found, sources={**found.sources, **wanted.sources})
         disk.replace(IDENTITY_FILE, msgspec.json.encode(found))
-    return Spool(disk, found.epoch, recovered, cipher, retention, quota_bytes)
+    return Spool(disk, found.epoch, recovered, cipher, retention, quota_bytes, persons)
 
 
 def _refuse_filled(disk: Disk, names: list[str]) -> None:

@@ -48,13 +48,17 @@ _Framed = TypeVar("_Framed")
 
 
 class BatchRef(Struct, frozen=True, array_like=True):
-    """One batch in a record's body; batches lie there in the order of their refs."""
+    """One batch in a record's body; batches lie there in the order of their refs.
+
+    `key` numbers the key of the person that its rows are of, see `core.consent.person_keys`; 0: of nobody.
+    """
 
     contract: str
     first_seq: int
     span: int
     rows: int
     length: int
+    key: int = 0
 
     @property
     def end_seq(self) -> int:
@@ -74,6 +78,7 @@ class StoredRef(Struct, frozen=True, array_like=True):
     checksum: int  # CRC-32 of the block
     windowed: bool  # windows counted them
     fingerprint: int = 0  # of the contract's form that the rows have; 0 in records older than this field
+    key: int = 0  # as in BatchRef
 
 
 class Settled(Struct, frozen=True, array_like=True):
@@ -92,7 +97,7 @@ class Meta(Struct, frozen=True, array_like=True):
     this record's ledger batch. `times_us` is the first and last event time by stream. `producers` says which events of
     those that are handed over the spool accounts for, `pulls` how far what was asked for has been answered. `release`
     is that of the bundle that decided, 0 for one without: a start goes on with it, whatever else the disk says, for the
-    open windows are those that it plans.
+    open windows are those that it plans. `audited` is the newest decision of a person that a record has told of.
     """
 
     number: int
@@ -110,6 +115,7 @@ class Meta(Struct, frozen=True, array_like=True):
     producers: Producers = Producers()
     release: int = 0
     pulls: PullState = PullState()
+    audited: int = 0
 
 
 class Indexed(Struct, frozen=True, array_like=True):

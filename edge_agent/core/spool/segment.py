@@ -20,6 +20,7 @@ class PendingBatch(Struct, frozen=True):
     offset: int
     length: int
     rows: int = 0
+    key: int = 0
 
     @property
     def end_seq(self) -> int:
@@ -119,6 +120,8 @@ def pending_of(entry: Indexed, segment: int, overhead_bytes: int) -> tuple[Pendi
     at = entry.body_offset
     for place, ref in enumerate(entry.meta.batches):
         number = block_id(entry.meta.number, place)
-        pending.append(PendingBatch(number, ref.contract, ref.first_seq, ref.span, segment, at, ref.length, ref.rows))
+        pending.append(
+            PendingBatch(number, ref.contract, ref.first_seq, ref.span, segment, at, ref.length, ref.rows, ref.key)
+        )
         at += ref.length + overhead_bytes
     return tuple(pending)

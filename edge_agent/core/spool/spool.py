@@ -15,7 +15,8 @@ from contracts.microbatch import SEQ_MAX
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Wire
 from edge_agent.core.codec.sealing import SealedBatch
-from edge_agent.core.spool.blocks import Blocks
+from edge_agent.core.consent.person_keys import PersonKeys, label_of
+from edge_agent.core.spool.blocks import TRAVELS, Blocks
 from edge_agent.core.spool.damage import Damage, damage_of, damages_of
 from edge_agent.core.spool.places import Place, place_of
 from edge_agent.core.spool.record import (
@@ -78,12 +79,14 @@ class Spool:
         cipher: Cipher | None,
         retention: Retention,
         quota_bytes: int,
+        persons: PersonKeys | None = None,
     ) -> None:
         self.epoch = epoch
         self.recovered = recovered
         self.retention = retention
         self.quota_bytes = quota_bytes
-        self._blocks = Blocks(cipher, epoch)
+        self._persons = persons
+        self._blocks = Blocks(cipher, epoch, persons)
         self.size_bytes = sum(segment.size_bytes for segment in recovered.segments)
         self._disk = disk
         self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
@@ -119,6 +122,11 @@ class Spool:
     def observed(self) -> dict[str, int]:
         """How many events of each stream the durable records account for."""
         return dict(self._checkpoint.newest.next_seq) if self._checkpoint is not None else {}
+
+    @property
+    def settled(self) -> dict[str, RangeSet]:
+        """Ranges whose events records have accounted for as lost, or as refused by the person they are of."""
+        return self._settled
 
     @property
     def counts(self) -> tuple[Count, ...]:
@@ -176,13 +184,28 @@ class Spool:
         return pending_of(entry, segment.number, self._blocks.overhead_bytes)
 
     def read(self, batch: PendingBatch) -> bytes | None:
-        """Return a batch as it was sealed, if it has not rotted since; None when that is certain. Raises OSError."""
+        """Return a batch as it was sealed; None when it is certain to have rotted, or its person's key is gone.
+
+        Raises OSError.
+        """
         length = batch.length + self._blocks.overhead_bytes
         try:
             block = self._disk.read(segment_name(batch.segment), batch.offset, length)
         except FileNotFoundError:
             return None
-        return self._blocks.opened(block, batch.id)
+        data = self._blocks.opened(block, batch.id)
+        return self._blocks.unlocked(data, batch.key, label_of(batch.contract, batch.first_seq, TRAVELS))
+
+    def is_withdrawn(self, batch: PendingBatch) -> bool:
+        """Say whether a batch cannot be read because the person that its rows are of has refused."""
+        return self._persons is not None and batch.key in self._persons.withdrawn
+
+    def metas(self, number: int) -> tuple[Meta, ...]:
+        """Return the metadata of a segment's records, none when the segment is gone. Raises OSError."""
+        segment = self._segments.get(number)
+        if segment is None or not segment.records:
+            return ()
+        return tuple(entry.meta for entry in read_index(self._disk, segment))
 
     def load(self, number: int, committed: Mapping[str, RangeSet]) -> Loaded:
         """Return what of a segment must still reach the lake. Raises OSError."""

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from edge_agent.core.sources.offers import Offered, SourceFailed
+from edge_agent.core.sources.offers import Asked, Offered, SourceFailed
 from edge_agent.core.updates.renewal import RenewalEvent
 
 
@@ -89,6 +89,7 @@ LinkEvent: TypeAlias = (
     | BundleAnnounced
     | RenewalNews
     | Offered
+    | Asked
     | SourceFailed
     | Wake
 )

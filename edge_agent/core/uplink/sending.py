@@ -138,6 +138,10 @@ class SendWindow:
         self._backlog_outstanding.pop(batch_id, None)
         self._forget({batch_id} & self._sendings.keys())
 
+    def withdraw(self, key: int) -> None:
+        """Forget all batches with the rows of a person, whether they are under way or not."""
+        self._forget({i for i, sending in self._sendings.items() if sending.batch.key == key})
+
     def take(self, now_s: float) -> Sending | None:
         """Return the next batch to publish, which counts as published now; None while the window is full or paused."""
         if now_s < self._paused_until_s or len(self._outstanding) >= self.window:

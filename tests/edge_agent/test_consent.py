@@ -1,0 +1,465 @@
+"""What a device does with events of people: step by step, on a full disk, over restarts, beyond its limits."""
+
+import contextlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from contracts import ranges
+from contracts.bundle import Bundle, Dictionary, Stream, Windows
+from contracts.contract import check as check_contract
+from contracts.errors import ContractError
+from contracts.ranges import RangeSet
+from edge_agent.adapters.disk import FolderDisk
+from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttConfig, MqttSource, SpoolConfig, Subscription
+from edge_agent.consent_terms import check_terms
+from edge_agent.core.arrays import ARRAYS
+from edge_agent.core.consent import admission, register, waiting
+from edge_agent.core.consent.portions import Portion
+from edge_agent.core.consent.pseudonyms import Pseudonyms
+from edge_agent.core.consent.reckoning import found_in
+from edge_agent.core.consent.register import REGISTER_FILE, Register, Standing
+from edge_agent.core.consent.waiting import Waiting
+from edge_agent.core.events import Reader
+from edge_agent.core.sources.admissions import Admissions
+from edge_agent.core.sources.offers import Offered, Outcome, Settled, Wish
+from edge_agent.core.sources.producers import Producers, key_of
+from edge_agent.core.spool.record import BatchRef, Meta, StoredRef
+from edge_agent.core.spool.reserve import RESERVE_FILE
+from edge_agent.errors import BundleError, ConfigError, ConsentError
+from tests.edge_agent.consenting import (
+    PSEUDONYMS,
+    VISITS,
+    ConsentWorld,
+    assert_hidden,
+    desk_of,
+    key_files,
+    line_of,
+    register_of,
+    visit,
+)
+from tests.edge_agent.plant import CONTRACTS, bundle_of
+from tests.edge_agent.worlds import Crash, MemoryDisk
+
+PERSON = "林-7f3a"
+
+
+class Ground:
+    """Clock and randomness of a desk, and the desk."""
+
+    def __init__(self, disk: MemoryDisk | None = None) -> None:
+        self.rng = random.Random(7)
+        self.disk = disk if disk is not None else MemoryDisk()
+        self.desk, self.keys = desk_of(self.disk, self)
+        self.admissions = Admissions(Producers())
+
+    def now_ms(self) -> int:
+        return 1_800_000_000_000
+
+    def monotonic_s(self) -> float:
+        return 5.0
+
+    def take(self, lines: list[bytes], first: int | None = None) -> Settled:
+        producer = "app" if first is not None else None
+        self.desk.take(Offered("apps", 1, VISITS.id, tuple(lines), producer, first), self.admissions)
+        (answer,) = self.admissions.written()
+        return answer.settled
+
+    def decide(self, wish: Wish, person: str = PERSON) -> Settled:
+        return self.desk.decide(person, wish, self.admissions)
+
+
+def lines_of(*seqs: int, person: str = PERSON) -> list[bytes]:
+    return [line_of(visit(seq, person)) for seq in seqs]
+
+
+def test_nothing_of_a_person_who_has_not_decided_is_on_the_disk() -> None:
+    ground = Ground()
+    settled = ground.take(lines_of(1, 2, 3), 0)
+    assert (settled.accepted, settled.held, settled.held_from, settled.next_number) == (0, 3, 0, 3)
+    assert ground.desk.portions() == ()
+    assert ground.disk.files == {}
+    assert PERSON not in str(ground.admissions.producers)
+
+
+def test_a_grant_lets_all_go_in_order_and_asked_again_changes_nothing() -> None:
+    ground = Ground()
+    ground.take(lines_of(5, 1), 0)
+    ground.take(lines_of(9), 2)
+    decided = ground.decide(Wish.GRANT).decided
+    (portion,) = ground.desk.portions()
+    assert portion.lines == tuple(lines_of(5, 1, 9))
+    assert portion.key in ground.keys
+    assert decided == ground.decide(Wish.GRANT).decided
+    assert ground.desk.portions() == ()
+    assert ground.take(lines_of(5), 0).duplicate == 1
+
+
+def test_a_refusal_is_durable_then_the_key_is_gone_then_memory_and_then_it_is_answered() -> None:
+    ground = Ground()
+    ground.decide(Wish.GRANT)
+    (name,) = key_files(ground.disk)
+    ground.take(lines_of(1))
+    happened: list[str] = []
+    disk, replaced, shredded = ground.disk, ground.disk.replace, ground.disk.shred
+
+    def replace_(name: str, data: bytes) -> None:
+        replaced(name, data)
+        happened.append(f"{name}: {register_of(disk).standing(PSEUDONYMS.person(PERSON)).value}")
+
+    def shred(name: str) -> None:
+        shredded(name)
+        happened.append(f"{name}: {'there' if name in disk.files else 'gone'}")
+
+    disk.replace, disk.shred = replace_, shred  # type: ignore[method-assign]
+    ground.desk.withdraw = lambda key: happened.append(f"withdrawn, {len(key_files(disk))} keys, {key in ground.keys}")
+    happened.append(str(ground.decide(Wish.REFUSE).outcome))
+    assert happened == [f"{REGISTER_FILE}: refused", f"{name}: gone", "withdrawn, 0 keys, False", "Outcome.TAKEN"]
+    size_bytes = len(lines_of(1)[0])
+    assert ground.desk.portions() == (Portion(VISITS.id, dropped=1, dropped_bytes=size_bytes, reason="refused"),)
+
+
+@pytest.mark.parametrize("wish", [Wish.GRANT, Wish.REFUSE])
+@pytest.mark.parametrize("steps", range(5))
+def test_a_crash_between_every_two_steps_of_a_decision(wish: Wish, steps: int) -> None:
+    ground = Ground()
+    if wish is Wish.REFUSE:
+        ground.decide(Wish.GRANT)
+    before = register_of(ground.disk)
+    ground.take(lines_of(1, 2), 0)
+    ground.disk.crash_after = steps
+    is_answered = True
+    try:
+        ground.decide(wish)
+    except Crash:
+        is_answered = False
+    ground.disk.crash_after = None
+    ground.disk.cut_power()
+    after = Ground(ground.disk)
+    found = after.desk.register
+    person = PSEUDONYMS.person(PERSON)
+    wanted = Standing.GRANTED if wish is Wish.GRANT else Standing.REFUSED
+    assert found in (before, register_of(ground.disk))
+    assert found.standing(person) is wanted or not is_answered
+    # A key is there exactly when it is granted, whatever was half done.
+    assert len(key_files(after.disk)) == (found.standing(person) is Standing.GRANTED)
+    assert after.decide(wish).decided is not None
+    assert after.desk.register.standing(person) is wanted
+
+
+@pytest.mark.parametrize("steps", range(60))
+def test_a_crash_at_each_step_of_a_whole_refusal_leaves_nothing_to_read(steps: int) -> None:
+    world = ConsentWorld(3, lines_of(*range(20)) + lines_of(*range(20, 30), person="王"))
+    world.tablet.wishes = [(PERSON, Wish.GRANT), ("王", Wish.GRANT)]
+    world.faults = False
+    world.offline = True
+    agent = world.start()
+    world.on_status = lambda report: agent.stop() if report.streams.get("visits") and not world.tablet.wishes else None
+    agent.run()
+    world.tablet.wishes = [(PERSON, Wish.REFUSE)]
+    world.offline = False
+    world.disk.crash_after = steps
+    try:
+        report = world.run_until_quiet()
+    except Crash:
+        world.crash()
+        world.disk.crash_after = None
+        report = world.run_until_quiet()
+    world.scan()
+    assert report.unexplained == 0
+    assert report.streams["visits"].kept == len(world.lake.rows("visits"))
+    others = [row["note"] for row in world.lake.rows("visits") if row["contact_id"] == "王"]
+    assert others == [visit(seq, "王")["note"] for seq in range(20, 30)]
+    (told,) = [row for row in world.lake.rows("consents") if row["standing"] == "refused"]
+    assert told["person"] == PSEUDONYMS.person(PERSON)
+    assert told["from_memory"] + told["from_spool"] + told["from_ring"] <= 20 + 20  # a sample of the rows is one too
+
+
+def test_the_search_finds_a_person_whose_key_is_left() -> None:
+    world = ConsentWorld(3, lines_of(*range(20)))
+    world.tablet.wishes = [(PERSON, Wish.GRANT)]
+    world.faults = False
+    world.offline = True
+    agent = world.start()
+    world.on_status = lambda report: agent.stop() if report.streams.get("visits") else None
+    agent.run()
+    with pytest.raises(AssertionError, match=PERSON):
+        assert_hidden(world.disk, [PERSON])
+    for mark in (PERSON.encode("utf-16-le"), PERSON.encode().hex().encode(), b"bGluLQ"):
+        with pytest.raises(AssertionError):
+            assert_hidden(MemoryDisk({"a.log": b"\x01" + mark + b"\x02"}), [PERSON, "lin-"])
+
+
+def test_a_full_disk_makes_room_for_a_refusal() -> None:
+    ground = Ground()
+    ground.decide(Wish.GRANT)
+    ground.disk.reserve(RESERVE_FILE, 10_000)
+    ground.disk.capacity_bytes = sum(map(len, ground.disk.files.values()))
+    assert ground.decide(Wish.REFUSE).outcome is Outcome.BUSY
+    assert len(key_files(ground.disk)) == 1  # nothing is half done
+
+    def make_room(_error: OSError) -> bool:
+        ground.disk.delete(RESERVE_FILE)
+        return True
+
+    ground.desk.make_room = make_room
+    assert ground.decide(Wish.REFUSE).outcome is Outcome.TAKEN
+    assert key_files(ground.disk) == set()
+
+
+def test_a_key_that_the_disk_keeps_is_destroyed_later_and_until_then_nobody_is_told() -> None:
+    ground = Ground()
+    ground.decide(Wish.GRANT)
+    ground.disk.fail_after = 1  # the decision is written, the key's file is not
+    assert ground.decide(Wish.REFUSE).outcome is Outcome.BUSY
+    assert ground.desk.is_unfinished
+    ground.disk.fail_after = None
+    assert ground.decide(Wish.REFUSE).outcome is Outcome.TAKEN
+    assert key_files(ground.disk) == set()
+
+
+def test_beyond_the_limits_the_oldest_go_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "EVENTS_MAX", 5)
+    ground = Ground()
+    ground.take(lines_of(*range(4)), 0)
+    settled = ground.take(lines_of(*range(4, 8)), 4)
+    assert (settled.held, settled.held_from) == (4, 3)
+    (portion,) = ground.desk.portions()
+    assert (portion.dropped, portion.reason) == (3, "pending_overflow")
+    ground.decide(Wish.GRANT)
+    (portion,) = ground.desk.portions()
+    assert portion.lines == tuple(lines_of(3, 4, 5, 6, 7))
+
+
+def test_who_has_refused_and_who_names_nobody_leaves_a_count_only() -> None:
+    ground = Ground()
+    ground.decide(Wish.REFUSE)
+    settled = ground.take([*lines_of(1), line_of(visit(2, "")), b"{not json", b'{"contact_id":7}'])
+    assert (settled.accepted, settled.held) == (4, 0)
+    portions = ground.desk.portions()
+    assert sorted((portion.reason, portion.dropped, portion.key) for portion in portions) == [
+        ("", 0, 0),
+        ("no_person", 1, 0),
+        ("refused", 1, 0),
+    ]
+    assert ground.disk.files.keys() == {REGISTER_FILE}
+
+
+@given(st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=2)), st.booleans())
+def test_an_event_that_names_nobody_fails_its_contract(value: Any, twice: bool) -> None:
+    event = visit(1, PERSON, contact_id=value)
+    line = line_of(event)
+    if twice:
+        line = line[:-1] + b',"contact_id":' + json.dumps(value).encode() + b"}"
+    ground = Ground()
+    ground.take([line])
+    nobody = [one for portion in ground.desk.portions() for one in portion.lines]
+    if nobody:
+        assert len(Reader(VISITS, ARRAYS).read(0, nobody).refused) == 1
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_every_event_is_taken_once_however_decisions_restarts_and_resends_fall(data: st.DataObject) -> None:
+    total = 24
+    people = data.draw(st.lists(st.sampled_from("abc"), min_size=total, max_size=total))
+    lines = [line_of(visit(seq, people[seq])) for seq in range(total)]
+    ground = Ground()
+    durable: list[bytes] = []
+    sent = 0
+
+    def flush() -> None:
+        for portion in ground.desk.portions():
+            durable.extend(portion.lines)
+        kept.append(ground.admissions.producers)
+
+    kept = [Producers()]
+    for _ in range(data.draw(st.integers(1, 12))):
+        match data.draw(st.sampled_from(["send", "send", "grant", "flush", "restart"])):
+            case "send" if sent < total:
+                count = data.draw(st.integers(1, total - sent))
+                ground.take(lines[sent : sent + count], sent)
+                sent += count
+            case "grant":
+                ground.decide(Wish.GRANT, data.draw(st.sampled_from("abc")))
+            case "flush":
+                flush()
+            case _:
+                ground = Ground(ground.disk)
+                ground.admissions = Admissions(kept[-1])
+                key = key_of(Offered("apps", 1, VISITS.id, (), PSEUDONYMS.producer("app")))
+                held_from = admission.held_from(kept[-1], key)
+                sent = held_from if held_from is not None else kept[-1].next_number(key) or 0
+    ground.take(lines[sent:], sent)
+    for person in "abc":
+        ground.decide(Wish.GRANT, person)
+    flush()
+    assert sorted(durable) == sorted(lines)
+    for person in "abc":
+        own = [line for line in durable if json.loads(line)["contact_id"] == person]
+        assert len(own) == people.count(person)
+
+
+def test_a_producer_that_goes_on_gives_up_what_a_restart_took() -> None:
+    ground = Ground()
+    ground.decide(Wish.GRANT, "b")
+    ground.take([*lines_of(0, 1), *lines_of(2, person="b")], 0)
+    ground.desk.portions()
+    again = Ground(ground.disk)
+    again.admissions = Admissions(ground.admissions.producers)
+    assert again.take([], 0).held_from == 0
+    settled = again.take(lines_of(3), 3)
+    assert (settled.held, settled.held_from, settled.next_number) == (1, 3, 4)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=60, unique_by=lambda pair: pair[1]))
+def test_what_waits_is_what_came_and_was_not_taken(events: list[tuple[str, int]]) -> None:
+    held = Waiting()
+    for person, number in events:
+        held.add("visits", person, str(number).encode(), "app", number)
+        assert list(held.overflow()) == []
+    assert held.since(0) == len(held) == len(events)
+    assert [one.number for one in held.take("a")] == [number for person, number in events if person == "a"]
+    left = sorted(number for person, number in events if person == "b")
+    assert sorted(held.numbers("app")) == left
+    assert held.size_bytes == sum(len(str(number)) for number in left)
+    assert held._runs == len(ranges.union((number, number + 1) for number in left))
+
+
+def test_numbers_that_are_scattered_have_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "RUNS_MAX", 3)
+    held = Waiting()
+    for number in range(0, 12, 2):
+        held.add("visits", "a", b"x", "app", number)
+        gone = [one.number for one in held.overflow()]
+        assert gone == ([number - 6] if number >= 6 else [])
+
+
+@given(st.binary(max_size=60), st.integers(0, 400), st.integers(1, 255))
+def test_a_register_that_was_changed_is_not_followed(junk: bytes, at: int, flip: int) -> None:
+    whole = register.encode(register.granted(Register(), "p", 7, {"visits": 3}, 5), PSEUDONYMS)
+    assert register.decode(whole, PSEUDONYMS).open[0].waited == {"visits": 3}
+    at %= len(whole)
+    changed = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
+    for data in (junk, changed, whole[:at]):
+        found = None
+        with contextlib.suppress(ConsentError):
+            found = register.decode(data, PSEUDONYMS)
+        assert found in (None, register.decode(whole, PSEUDONYMS))
+    with pytest.raises(ConsentError, match="put back the file or the key"):
+        register.decode(whole, Pseudonyms(b"another key"))
+
+
+def test_a_register_has_limits_and_a_refusal_is_taken_beyond_that_of_open_decisions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(register, "PERSONS_MAX", 2)
+    monkeypatch.setattr(register, "OPEN_MAX", 2)
+    ground = Ground()
+    assert ground.decide(Wish.GRANT, "a").outcome is Outcome.TAKEN
+    assert ground.decide(Wish.GRANT, "b").outcome is Outcome.TAKEN
+    assert ground.decide(Wish.GRANT, "c").code == "consent_full"
+    assert ground.decide(Wish.REFUSE, "a").outcome is Outcome.TAKEN
+    assert ground.decide(Wish.GRANT, "a").code == "consent_full"
+    ground.desk.destroy_rest()
+    assert len(key_files(ground.disk)) == 1
+
+
+def test_a_key_that_was_lost_is_replaced_and_its_rows_are_not_called_refused() -> None:
+    ground = Ground()
+    ground.decide(Wish.GRANT)
+    (name,) = key_files(ground.disk)
+    ground.disk.files[name] = b"rot"
+    after = Ground(ground.disk)
+    (entry,) = after.desk.register.entries.values()
+    assert entry.key in after.keys
+    assert after.keys.withdrawn == frozenset()
+    assert register_of(after.disk) == after.desk.register
+
+
+def test_a_batch_counts_to_the_spool_until_the_lake_has_it() -> None:
+    refs = tuple(BatchRef("visits", first, 10, 5, 100, key) for first, key in ((0, 7), (10, 8), (20, 7), (30, 7)))
+    stored = tuple(
+        StoredRef("visits", first, 10, first + 3, 50, 60, 0, False, key=key) for first, key in ((0, 7), (10, 8))
+    )
+    meta = Meta(0, {}, batches=refs, stored=stored)
+    committed: dict[str, RangeSet] = {"visits": ((0, 20), (30, 40))}
+    found = found_in([meta], 7, committed, {"visits": ((30, 40),)})
+    assert (found.spool, found.ring) == ({"visits": 10}, {"visits": 8})
+    assert [(damage.first_seq, damage.rows, damage.withdrawn) for damage in found.damages] == [(20, 5, True)]
+
+
+def test_a_file_is_overwritten_where_it_lies_before_it_goes(tmp_path: Path) -> None:
+    disk = FolderDisk(tmp_path)
+    disk.replace("person-1.key", b"secret" * 10)
+    with open(tmp_path / "person-1.key", "rb") as opened:
+        disk.shred("person-1.key")
+        left = opened.read()
+    assert len(left) == 60
+    assert b"secret" not in left
+    assert not (tmp_path / "person-1.key").exists()
+    disk.shred("person-1.key")
+    disk.close()
+
+
+def config_of(source: Any, key_file: str | None = "/keys/device.key") -> AgentConfig:
+    mqtt = MqttConfig("127.0.0.1", 1, "ca", "cert", "key")
+    return AgentConfig(
+        device="d", shard=0, mqtt=mqtt, bundle_dir="bundle", spool_dir="spool", status_file="status", sources=(source,),
+        spool=SpoolConfig(key_file),
+    )  # fmt: skip
+
+
+WINDOWS = (Windows("telemetry_windows", 1, ("duration_s",)),)
+WEB = HttpSource("web", 8_640, ("visits",), "token")
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "error", "text"),
+    [
+        (FileSource("f", "x.jsonl", "visits"), lambda b: b, ConfigError, "expected a socket or HTTP"),
+        (MqttSource("m", "127.0.0.1", "c", (Subscription("t", "visits"),)), lambda b: b, ConfigError, "local broker"),
+        (WEB, lambda b: replace(b, contracts=b.contracts[:-1]), BundleError, "expected contract consents"),
+        (
+            WEB,
+            lambda b: replace(b, streams=(Stream("visits", windows=WINDOWS),)),
+            BundleError,
+            "expected no windows",
+        ),
+        (
+            WEB,
+            lambda b: replace(b, dictionaries=(Dictionary(1, "visits", "v.zdict", ""),)),
+            BundleError,
+            "expected no dictionary",
+        ),
+    ],
+)  # fmt: skip
+def test_a_device_that_could_not_keep_its_word_does_not_start(
+    source: Any, change: Callable[[Bundle], Bundle], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        check_terms(config_of(source), change(bundle_of()))
+
+
+def test_without_a_key_file_nothing_that_needs_consent_is_taken() -> None:
+    with pytest.raises(ConfigError, match=r"expected spool\.key_file"):
+        check_terms(config_of(WEB, None), bundle_of())
+    check_terms(config_of(WEB), bundle_of())
+    check_terms(config_of(replace(WEB, contracts=("clicks",)), None), bundle_of())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("account_id", "a required string"), ("duration_s", "a required string"), ("topic", "maxLength")]
+)
+def test_a_contract_names_its_people_in_a_short_required_text(name: str, text: str) -> None:
+    with pytest.raises(ContractError, match=text):
+        check_contract(replace(VISITS, consent_field=name))
+    with pytest.raises(ContractError, match="classification personal"):
+        check_contract(replace(CONTRACTS["clicks"], consent_field="session_id"))
