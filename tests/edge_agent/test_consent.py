@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from contracts import ranges
+from contracts import pulls, ranges
 from contracts.bundle import Bundle, Dictionary, Stream, Windows
 from contracts.contract import check as check_contract
 from contracts.errors import ContractError
+from contracts.pulls import PullRequest
 from contracts.ranges import RangeSet
 from edge_agent.adapters.disk import FolderDisk
 from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttConfig, MqttSource, SpoolConfig, Subscription
@@ -28,12 +29,14 @@ from edge_agent.core.consent.reckoning import found_in
 from edge_agent.core.consent.register import REGISTER_FILE, Register, Standing
 from edge_agent.core.consent.waiting import Waiting
 from edge_agent.core.events import Reader
+from edge_agent.core.intake import Intake
 from edge_agent.core.sources.admissions import Admissions
 from edge_agent.core.sources.offers import Offered, Outcome, Settled, Wish
 from edge_agent.core.sources.producers import Producers, key_of
 from edge_agent.core.spool.record import BatchRef, Meta, StoredRef
 from edge_agent.core.spool.reserve import RESERVE_FILE
 from edge_agent.errors import BundleError, ConfigError, ConsentError
+from edge_agent.pulls import Pulls
 from tests.edge_agent.consenting import (
     PSEUDONYMS,
     VISITS,
@@ -45,7 +48,7 @@ from tests.edge_agent.consenting import (
     register_of,
     visit,
 )
-from tests.edge_agent.plant import CONTRACTS, bundle_of
+from tests.edge_agent.plant import CONTRACTS, bundle_of, contract, rows_of
 from tests.edge_agent.worlds import Crash, MemoryDisk
 
 PERSON = "林-7f3a"
@@ -453,6 +456,21 @@ def test_without_a_key_file_nothing_that_needs_consent_is_taken() -> None:
         check_terms(config_of(WEB, None), bundle_of())
     check_terms(config_of(WEB), bundle_of())
     check_terms(config_of(replace(WEB, contracts=("clicks",)), None), bundle_of())
+
+
+def test_nobody_can_ask_a_device_for_events_that_need_consent() -> None:
+    world = ConsentWorld(1, [])
+    _, keys = desk_of(world.disk, world)
+    spool = world.opened(keys)
+    plan = replace(world.plan_for(spool.epoch), pulls=contract("pulls"))
+    worker = Pulls(Intake(plan, None, keys), spool, lambda _text: None)
+    asked = PullRequest("0" * 16, "visits", 0, 10**18, asked_at_ms=world.now_ms(), expires_at_ms=world.now_ms() + 1_000)
+    worker.hear(asked.id, pulls.encode(asked), world.now_ms())
+    group = worker.advance(world.now_ms())
+    assert group is not None
+    (answer,) = rows_of(contract("pulls"), group.batches[0].data)
+    assert answer["outcome"] == "refused"
+    assert "needs consent" in answer["reason"]
 
 
 @pytest.mark.parametrize(
