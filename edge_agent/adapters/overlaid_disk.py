@@ -68,6 +68,9 @@ class OverlaidDisk:
         self._tails.pop(name, None)
         self._kept[name] = 0
 
+    def shred(self, name: str) -> None:
+        self.delete(name)
+
     def reserve(self, name: str, size_bytes: int) -> None:
         self.replace(name, bytes(size_bytes))
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from edge_agent.adapters.cipher import KEY_BYTES, open_cipher
+from edge_agent.adapters.cipher import KEY_BYTES, cipher_of, open_key
 from edge_agent.adapters.overlaid_disk import OverlaidDisk
+from edge_agent.adapters.process import WallClock
+from edge_agent.consent_terms import open_consent
 from edge_agent.core.spool.identity import FORMAT, IDENTITY_FILE, Identity, open_spool
 from edge_agent.core.spool.record import scan
 from edge_agent.core.spool.segment import Segment, segment_name
@@ -40,7 +42,7 @@ class SpoolFound(Struct, frozen=True):
 def look(folder: Path, key_file: Path, device: str) -> SpoolFound | None:
     """Read everything that the lake is not known to hold; None when there is no spool yet.
 
-    Raises SpoolError, ConfigError, OSError.
+    Raises SpoolError, ConfigError, ConsentError, OSError.
     """
     if not (folder / IDENTITY_FILE).exists() and not any(folder.glob("segment-*")):
         return None
@@ -49,7 +51,9 @@ def look(folder: Path, key_file: Path, device: str) -> SpoolFound | None:
     if key_file.stat().st_size != KEY_BYTES:
         raise SpoolError(f"key {key_file}: expected {KEY_BYTES} bytes: put back the one the spool was written with")
     disk = OverlaidDisk(folder)
-    spool = open_spool(disk, Identity(device, 0, {}, FORMAT), open_cipher(key_file))
+    key = open_key(key_file)
+    _, persons = open_consent(disk, key, WallClock())
+    spool = open_spool(disk, Identity(device, 0, {}, FORMAT), cipher_of(key), persons=persons)
     recovered = spool.recovered
     batches = rotted = rotted_records = 0
     gaps = len(spool.gaps(recovered.held))
@@ -60,7 +64,7 @@ def look(folder: Path, key_file: Path, device: str) -> SpoolFound | None:
         loaded = spool.load(segment.number, recovered.held)
         gaps += len(loaded.damages)
         batches += len(loaded.pending)
-        rotted += sum(spool.read(batch) is None for batch in loaded.pending)
+        rotted += sum(spool.read(batch) is None and not spool.is_withdrawn(batch) for batch in loaded.pending)
     return SpoolFound(
         epoch=spool.epoch,
         records=recovered.newest.number + 1 if recovered.newest is not None else 0,

@@ -464,7 +464,7 @@ def test_nobody_can_ask_a_device_for_events_that_need_consent() -> None:
     spool = world.opened(keys)
     plan = replace(world.plan_for(spool.epoch), pulls=contract("pulls"))
     worker = Pulls(Intake(plan, None, keys), spool, lambda _text: None)
-    asked = PullRequest("0" * 16, "visits", 0, 10**18, asked_at_ms=world.now_ms(), expires_at_ms=world.now_ms() + 1_000)
+    asked = PullRequest("0" * 16, "visits", 0, 10**15, asked_at_ms=world.now_ms(), expires_at_ms=world.now_ms() + 1_000)
     worker.hear(asked.id, pulls.encode(asked), world.now_ms())
     group = worker.advance(world.now_ms())
     assert group is not None
