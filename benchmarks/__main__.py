@@ -13,7 +13,16 @@ from contracts.errors import FieldlakeError
 NOT_BENCHMARKS = frozenset(
     {"__main__", "result", "probe", "steady", "detection", "chaos", "device", "crm_events", "hostile"}
     # Parts of `edge`.
-    | {"edge_backlog", "edge_codec", "edge_plots", "edge_pull", "edge_reduction", "edge_swap", "edge_throughput"}
+    | {
+        "edge_backlog",
+        "edge_codec",
+        "edge_memory",
+        "edge_plots",
+        "edge_pull",
+        "edge_reduction",
+        "edge_swap",
+        "edge_throughput",
+    }
 )
 
 

@@ -1,6 +1,5 @@
 """`python -m edge_agent --config FILE`: a device's agent; `status`, `try`, `doctor` look at one."""
 
-import argparse
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import Final
 
 from contracts.errors import FieldlakeError
 from edge_agent import logs
-from edge_agent.app import run
+from edge_agent.adapters.deferred import defer
 from edge_agent.config import load
 
 COMMANDS: Final = ("status", "try", "doctor")
@@ -30,16 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from edge_agent.operating import commands  # an agent that runs has no memory for it
 
         return commands.main(words)
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_agent",
-        description="Run as a device: take events, filter, spool, publish, free the spool on the lake's watermark.",
-        epilog=f"example: python -m edge_agent --config device-01.json; {', '.join(COMMANDS)} have a --help each",
-    )
-    parser.add_argument("--config", required=True, type=Path, help="JSON file, see edge_agent.config.AgentConfig")
-    options = parser.parse_args(words)
+    config_file = _config_file(words)
+    defer("urllib.request")  # in which paho would look for proxies: 1.5 MB of HTTP and mail
+    from edge_agent.app import run
+
     log = None
     try:
-        config = load(options.config)
+        config = load(config_file)
         log = logs.begin(
             Path(config.log_file) if config.log_file else None, time.monotonic, journal=JOURNAL_STREAM in os.environ
         )
@@ -52,6 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if log is not None:
             log.close()
+
+
+def _config_file(arguments: Sequence[str]) -> Path:
+    if len(arguments) == 2 and arguments[0] == "--config":
+        return Path(arguments[1])
+    # Only for those who ask for help or need it: it stays in memory with 0.5 MB.
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent",
+        description="Run as a device: take events, filter, spool, publish, free the spool on the lake's watermark.",
+        epilog=f"example: python -m edge_agent --config device-01.json; {', '.join(COMMANDS)} have a --help each",
+    )
+    parser.add_argument("--config", required=True, type=Path, help="JSON file, see edge_agent.config.AgentConfig")
+    config_file: Path = parser.parse_args(arguments).config
+    return config_file
 
 
 if __name__ == "__main__":

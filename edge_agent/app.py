@@ -34,6 +34,7 @@ from edge_agent.config import (
 )
 from edge_agent.consent_terms import check_terms, open_consent
 from edge_agent.core.intake import Intake, Parts, Plan
+from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, LITE_CHUNK_EVENTS_MAX
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
 from edge_agent.core.spool.retention import Retention
@@ -97,7 +98,13 @@ def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
     if before is not None:
         intake.adopt(Parts(plan), clock.now_ms())
     flush_interval_s = config.flush_interval_ms / 1_000
-    feeds = Feeds([Feed(name, sources[name], file.rate_events_per_s, flush_interval_s) for name, file in files.items()])
+    events_max = LITE_CHUNK_EVENTS_MAX if config.profile == "lite" else CHUNK_EVENTS_MAX
+    feeds = Feeds(
+        [
+            Feed(name, sources[name], file.rate_events_per_s, flush_interval_s, events_max)
+            for name, file in files.items()
+        ]
+    )
     teller = StatusTeller(Path(config.status_file), ServiceManager(os.environ), log)
 
     def tell(report: Report) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from edge_agent.core.sources.pacing import due_events
+from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, due_events
 from edge_agent.ports import Source
 
 
@@ -16,15 +16,26 @@ class Arrived(Struct, frozen=True):
 
 
 class Feed:
-    """A source whose events are numbered by their places in it; rate 0 is as fast as it goes."""
+    """A source whose events are numbered by their places in it; rate 0 is as fast as it goes.
 
-    def __init__(self, contract: str, source: Source, rate_events_per_s: float, flush_interval_s: float) -> None:
+    A flush takes at most `events_max` of them; when there were more, the next one follows at once.
+    """
+
+    def __init__(
+        self,
+        contract: str,
+        source: Source,
+        rate_events_per_s: float,
+        flush_interval_s: float,
+        events_max: int = CHUNK_EVENTS_MAX,
+    ) -> None:
         self.contract = contract
         self.source = source
         self.is_done = False
         self.due_s = 0.0
         self._rate = rate_events_per_s
         self._flush_interval_s = flush_interval_s
+        self._events_max = events_max
         self._started_s: float | None = None
         self._taken = 0
 
@@ -32,10 +43,12 @@ class Feed:
         """Return what is due now; the source is done once it had no more to give."""
         if self._started_s is None:
             self._started_s = now_s
-        lines = self.source.read(due_events(self._rate, now_s - self._started_s, self._taken))
+        due = due_events(self._rate, now_s - self._started_s, self._taken, self._events_max)
+        lines = self.source.read(due)
         self._taken += len(lines)
         at_end = self.source.at_end
-        self.due_s = now_s if self._rate == 0 and (lines or at_end) else now_s + self._flush_interval_s
+        goes_on = self._rate == 0 and (lines or at_end)
+        self.due_s = now_s if goes_on or len(lines) == self._events_max else now_s + self._flush_interval_s
         self.is_done = at_end and not lines
         return lines
 

@@ -13,7 +13,7 @@ import psutil
 from benchmarks.device.broker import HOST, Broker, pin
 from benchmarks.device.lake import SHARD
 from contracts.errors import OperatorMustActError
-from edge_agent.config import AgentConfig, AnySource, MqttConfig, SpoolConfig
+from edge_agent.config import AgentConfig, AnySource, MqttConfig, ProfileName, SpoolConfig
 from edge_agent.environment import AGENT_ENVIRONMENT
 from edge_agent.report import Report
 from infra.setup.paths import edge_python, repo_root
@@ -36,6 +36,8 @@ class DeviceProcess:
         spool: SpoolConfig = SpoolConfig(),  # noqa: B008 - frozen
         flush_interval_ms: int = 200,
         core: int | None = None,
+        profile: ProfileName = "full",
+        until_drained: bool = False,
     ) -> None:
         self.device = device
         self.spool_dir = folder / "spool"
@@ -53,6 +55,8 @@ class DeviceProcess:
             sources=sources,
             spool=spool,
             flush_interval_ms=flush_interval_ms,
+            until_drained=until_drained,
+            profile=profile,
         )
         (folder / "agent.json").write_bytes(msgspec.json.encode(config))
 
@@ -62,14 +66,18 @@ class DeviceProcess:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> float:
-        """Start it; return when, Unix time in seconds."""
+    def start(self, within: tuple[str, ...] = ()) -> float:
+        """Start it, by a command that ends in running what follows it if one is given; return when, Unix time in s."""
         (self._folder / "status.json").unlink(missing_ok=True)
         started_s = time.time()
         with (self._folder / "agent.log").open("ab") as log:
             command = [str(edge_python()), "-m", "edge_agent", "--config", str(self._folder / "agent.json")]
             self._process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=log, cwd=repo_root(), env=os.environ | AGENT_ENVIRONMENT
+                [*within, *command],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=repo_root(),
+                env=os.environ | AGENT_ENVIRONMENT,
             )
         if self._core is not None:
             pin(self._process.pid, self._core)
@@ -96,6 +104,18 @@ class DeviceProcess:
         """Return its processor time so far."""
         times: Any = psutil.Process(self.pid).cpu_times()
         return float(times.user + times.system)
+
+    def end(self, within_s: float) -> tuple[int, Report | None]:
+        """Wait until it ends by itself; return its exit code and last status. Raises OperatorMustActError."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired as error:
+            raise OperatorMustActError(
+                f"agent {self.device}: expected it to be drained within {within_s:.0f} s: {self._log_tail()}"
+            ) from error
+        path = self._folder / "status.json"
+        return code, msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
 
     def stop(self) -> None:
         """End it as its starter would."""

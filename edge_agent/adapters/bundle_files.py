@@ -46,6 +46,18 @@ def plan_of(
     With `stores` events that do not travel stay on the device a while. Raises BundleError, ContractError.
     """
     holding, filter_of = _kit(profile)
+    plans = tuple(
+        _stream(bundle, name, filter_of(bundle, folder, name, device, epoch), lax=lax, stores=stores)
+        for name, lax in streams.items()
+    )
+    # Of the others' dictionaries, some 70 KB each, this device has no need.
+    written = {
+        LEDGER,
+        QUARANTINE,
+        AGENT_METRICS,
+        PULLS,
+        *(contract.id for plan in plans for contract in _written(plan)),
+    }
     return Plan(
         device=device,
         shard=shard,
@@ -53,16 +65,14 @@ def plan_of(
         ledger=bundle.contract(LEDGER),
         quarantine=bundle.contract(QUARANTINE),
         metrics=next((contract for contract in bundle.contracts if contract.id == AGENT_METRICS), None),
-        streams=tuple(
-            _stream(bundle, name, filter_of(bundle, folder, name, device, epoch), lax=lax, stores=stores)
-            for name, lax in streams.items()
-        ),
+        streams=plans,
         profile=holding,
         version=bundle.version,
         release=bundle.release.number if bundle.release is not None else None,
         dictionaries={
             entry.contract: named_files.read(folder, entry.file, entry.sha256, f"dictionary {entry.id}")
             for entry in bundle.dictionaries
+            if entry.contract in written
         },
         pulls=next((contract for contract in bundle.contracts if contract.id == PULLS), None),
         consents=next((contract for contract in bundle.contracts if contract.id == CONSENTS), None),
@@ -98,6 +108,12 @@ def _stream(bundle: Bundle, contract_id: str, events: EventFilter, *, lax: bool,
         sheds=stream.when_full == "drop",
         pulled=next((c for c in bundle.contracts if c == pulled_of(source)), None),
     )
+
+
+def _written(plan: StreamPlan) -> tuple[Contract, ...]:
+    """Return the contracts that a stream's events become rows of."""
+    offshoots = (plan.sampled, plan.pulled)
+    return (plan.source, *plan.windows_contracts, *(contract for contract in offshoots if contract is not None))
 
 
 def _check_windows(source: Contract, plan: Windows, bundle: Bundle) -> Contract:

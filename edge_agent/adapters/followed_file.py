@@ -30,7 +30,7 @@ from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreada
 from edge_agent.errors import SourceError
 from edge_agent.ports import Disk
 
-BLOCK_BYTES: Final = 262_144  # bytes read at once
+BLOCK_BYTES: Final = 65_536  # bytes read at once
 MARKS_MAX: Final = 64  # files remembered; a restart asks for events of the last few at most
 TAIL_BYTES: Final = 64  # bytes before our place that are compared, to notice a file that was cut and written anew
 LOOKS: Final = 3  # times that a file is looked for: a rotation renames one after the other meanwhile

@@ -12,7 +12,6 @@ A generation comes into being in this order:
 """
 
 import os
-import shutil
 import ssl
 from pathlib import Path
 from typing import Final
@@ -108,7 +107,7 @@ class IdentityFolder:
         sync_folder(self._folder)
         for number in self._numbers():
             if number != following.number:
-                shutil.rmtree(self._folder / str(number))  # Step 4.
+                _remove(self._folder / str(number))  # Step 4.
         return following
 
     def discard(self) -> None:
@@ -116,7 +115,7 @@ class IdentityFolder:
         present = self._current_number()
         for number in self._numbers():
             if number > present:
-                shutil.rmtree(self._folder / str(number))
+                _remove(self._folder / str(number))
 
     def _current_number(self) -> int:
         try:
@@ -156,6 +155,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    import shutil  # 0.3 MB, once in a month
+
+    shutil.rmtree(folder)
 
 
 def _check_pair(certificate: Path, key: Path) -> None:

@@ -1,13 +1,18 @@
 """What is known of the events of one window, without numpy. The twin of `edge_agent.core.windows.aggregates`.
 
+Numbers are added in the order in which numpy adds them, so that both profiles write the same bits; where a window has
+more than 1,024 events the other one has gone over to sketches, and agrees only within rounding.
+
 A window that has to say quantiles holds its values and is exact. There is no sketch: its library takes 4 MB, and
 numpy's 16 where that is installed. What exceeds the budget is written early instead; later events make further rows.
 """
 
 import math
 from array import array
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from functools import reduce
+from operator import add
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -18,8 +23,11 @@ from edge_agent.lite.parts import Part
 RANKS: Final = {Measure.P50: 0.5, Measure.P90: 0.9, Measure.P99: 0.99}
 HELD_BYTES: Final = 1_000  # bytes of a window's objects beside its values
 SENSOR_BYTES: Final = 200  # bytes of an array and of one sensor's moments beside the values
-FOLD_ROWS: Final = 64  # events that a window without quantiles holds before it adds them to its moments
 _GROWTH: Final = 8  # an array makes room for an eighth more than it needs
+_BLOCK: Final = 128  # values that numpy adds in eight partial sums; more are halved
+_LANES: Final = 8
+
+Sum: TypeAlias = Callable[[Sequence[float]], float]
 
 
 class Moments(Struct, frozen=True):
@@ -44,25 +52,23 @@ class Moments(Struct, frozen=True):
             min(self.least, other.least),
             max(self.greatest, other.greatest),
             self.mean + apart * (other.count / count),
-            self.squares + other.squares + apart * apart * (self.count * other.count / count),
+            self.squares + (other.squares + apart * apart * (self.count * other.count / count)),
         )
 
 
 NOTHING: Final = Moments(0, 0.0, math.inf, -math.inf, 0.0, 0.0)
 
 
-def moments_of(values: Sequence[float]) -> Moments:
-    """Return the moments of some readings."""
-    if not values:
-        return NOTHING
-    total = _sum(values)
+def moments_of(values: Sequence[float], added: Sum) -> Moments:
+    """Return the moments of some readings, of which there is one at least; `added` is how they are added."""
+    total = added(values)
     mean = total / len(values)
-    squares = _sum([(value - mean) * (value - mean) for value in values])
+    squares = added([(value - mean) * (value - mean) for value in values])
     return Moments(len(values), total, min(values), max(values), mean, squares)
 
 
 class Aggregate:
-    """Values of one window. `ranked`: quantiles will be asked for; without them few values are held."""
+    """Values of one window. `ranked`: quantiles will be asked for; without them no window holds its values."""
 
     __slots__ = ("_columns", "_last", "_moments", "_ranked", "count")
 
@@ -76,7 +82,7 @@ class Aggregate:
     @property
     def size_bytes(self) -> int:
         """What it takes, by what it may hold."""
-        rows = self.count if self._ranked else FOLD_ROWS
+        rows = self.count if self._ranked else 0
         return HELD_BYTES + len(self._columns) * (SENSOR_BYTES + 8 * (rows + rows // _GROWTH))
 
     @property
@@ -86,8 +92,12 @@ class Aggregate:
 
     def take(self, part: Part) -> None:
         """Take in events."""
-        for column, values in zip(self._columns, zip(*part.rows, strict=True), strict=True):
-            column.extend(values)
+        columns = list(zip(*part.rows, strict=True))
+        if self._ranked:
+            for column, values in zip(self._columns, columns, strict=True):
+                column.extend(values)
+        else:
+            self._fold([moments_of(values, sum_of_part) for values in columns])
         self._counted(part.count, part.last)
 
     def absorb(self, other: "Aggregate") -> None:
@@ -96,7 +106,7 @@ class Aggregate:
             return
         for column, more in zip(self._columns, other._columns, strict=True):
             column.extend(more)
-        self._moments = [mine.merged(more) for mine, more in zip(self._moments, other._moments, strict=True)]
+        self._fold(other._moments)
         self._counted(other.count, other._last)
 
     def copy(self) -> "Aggregate":
@@ -118,9 +128,7 @@ class Aggregate:
     def summary(self, measures: Collection[Measure], *, sketch: bool) -> Summary:
         """Return what a row says. Quantiles are exact, linear between the two nearest; there are no sketches."""
         assert self._last is not None
-        of_each = [
-            folded.merged(moments_of(column)) for folded, column in zip(self._moments, self._columns, strict=True)
-        ]
+        of_each = [moments_of(column, pairwise) for column in self._columns] if self._ranked else self._moments
         found = {
             Measure.SUM: [moments.sum for moments in of_each],
             Measure.MIN: [moments.least for moments in of_each],
@@ -138,11 +146,9 @@ class Aggregate:
         self.count += count
         if self._last is None or last[:2] > self._last[:2]:
             self._last = last
-        if not self._ranked and len(self._columns[0]) >= FOLD_ROWS:
-            self._moments = [
-                folded.merged(moments_of(column)) for folded, column in zip(self._moments, self._columns, strict=True)
-            ]
-            self._columns = [array("d") for _ in self._columns]
+
+    def _fold(self, more: Sequence[Moments]) -> None:
+        self._moments = [mine.merged(its) for mine, its in zip(self._moments, more, strict=True)]
 
 
 def of_plan(plan: Windows) -> Aggregate:
@@ -150,12 +156,22 @@ def of_plan(plan: Windows) -> Aggregate:
     return Aggregate(len(plan.sensors), ranked=not RANKED.isdisjoint(plan.measures))
 
 
-def _sum(values: Sequence[float]) -> float:
-    """Return the exact sum, rounded once; infinite when no double can hold it."""
-    try:
-        return math.fsum(values)
-    except OverflowError:
-        return math.inf
+def pairwise(values: Sequence[float]) -> float:
+    """Return a sum as numpy's `add.reduce` makes it: eight partial sums side by side, larger parts halved first."""
+    count = len(values)
+    if count < _LANES:
+        return reduce(add, values, 0.0)
+    if count > _BLOCK:
+        half = count // 2 // _LANES * _LANES
+        return pairwise(values[:half]) + pairwise(values[half:])
+    whole = count // _LANES * _LANES
+    a, b, c, d, e, f, g, h = (reduce(add, values[place:whole:_LANES]) for place in range(_LANES))
+    return reduce(add, values[whole:], ((a + b) + (c + d)) + ((e + f) + (g + h)))
+
+
+def sum_of_part(values: Sequence[float]) -> float:
+    """Return a sum as numpy's `add.reduceat` makes it, which begins with the first value."""
+    return values[0] + pairwise(values[1:]) if len(values) > 1 else values[0]
 
 
 def _quantile(ordered: Sequence[float], rank: float) -> float:

@@ -27,7 +27,8 @@ def check(folder: Path, device: str, profile: ProfileName = "full") -> Bundle:
             bundle, folder, device=device, shard=0, epoch=0, streams=streams, stores=False, profile=profile
         )
         for entry in bundle.dictionaries:
-            _check_dictionary(entry.id, plan.dictionaries[entry.contract])
+            if entry.contract in plan.dictionaries:
+                _check_dictionary(entry.id, plan.dictionaries[entry.contract])
     except OperatorMustActError as error:
         raise UnusableBundleError(f"{error}") from error
     return bundle

@@ -3,7 +3,7 @@
 import heapq
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from contracts.bundle import Model
 from edge_agent.adapters.cipher import KEY_BYTES, LibraryCipher
 from edge_agent.agent import Agent, Settings
 from edge_agent.app import resume
+from edge_agent.config import ProfileName
 from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.filter.filtering import Filter
 from edge_agent.core.intake import Intake, Plan
@@ -25,6 +26,8 @@ from edge_agent.core.spool.spool import Spool
 from edge_agent.core.stream import StreamPlan
 from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
 from edge_agent.feeds import Feed, Feeds
+from edge_agent.lite.filtering import LiteFilter
+from edge_agent.lite.lists import LISTS
 from edge_agent.reception import Reception
 from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
@@ -42,15 +45,21 @@ class SumScorer:
         return rows[:, 0]
 
 
-def plan_of(epoch: int) -> Plan:
+def first_column(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Score as `SumScorer` does, without numpy."""
+    return [row[0] for row in rows]
+
+
+def plan_of(epoch: int, profile: ProfileName = "full") -> Plan:
     """Return a plan with filter and windows."""
+    is_lite = profile == "lite"
     stream = StreamPlan(
         source=CONTRACTS["telemetry"],
-        filter=Filter(MODEL, SumScorer()),
+        filter=LiteFilter(MODEL, first_column) if is_lite else Filter(MODEL, SumScorer()),
         windows=bundle_of().stream("telemetry").windows,
         windows_contracts=(CONTRACTS["telemetry_windows"],),
     )
-    return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,), ARRAYS)
+    return Plan(DEVICE, 0, epoch, CONTRACTS["ledger"], CONTRACTS["quarantine"], (stream,), LISTS if is_lite else ARRAYS)
 
 
 class Lines:

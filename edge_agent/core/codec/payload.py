@@ -23,6 +23,7 @@ from edge_agent.core.codec import record_batch
 from edge_agent.core.codec.packed import Packer
 from edge_agent.core.codec.record_batch import CODES, Column, Columns
 
+TABLES_BYTES_MAX: Final = 1_572_864  # bytes; what a compressor keeps of a large payload beyond it is let go of
 LARGE_BYTES: Final = 65_536  # bytes; beyond, level 19 would take tens of ms and several MB for its tables
 
 # The process's one of a kind, by level or form and dictionary: each holds tables of up to some MB.
@@ -77,7 +78,10 @@ class PayloadEncoder:
         """
         if purpose is Purpose.WIRE and (packed := self.packed(seqs, columns)) is not None:
             level = purpose.value[len(packed) > LARGE_BYTES]
-            data = _packed_compressor(level, self._dictionary).compress(packed)
+            compressor = _packed_compressor(level, self._dictionary)
+            data = compressor.compress(packed)
+            if compressor.memory_size() > TABLES_BYTES_MAX:
+                del _COMPRESSORS[level, self._dictionary]
             return Payload(data, len(packed), Codec.PACKED_ZSTD, self._dictionary_id)
         message = self.message(seqs, columns)
         level = purpose.value[len(message) > LARGE_BYTES]
