@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks import edge_backlog, edge_codec, edge_pull, edge_reduction, edge_swap, edge_throughput
+from benchmarks import edge_backlog, edge_codec, edge_memory, edge_pull, edge_reduction, edge_swap, edge_throughput
 from benchmarks.edge_plots import draw
 from benchmarks.result import RESULTS_DIR, Result, result
 from contracts.errors import OperatorMustActError
 
 NAME: Final = "edge"
+MEMORY_S: Final = 600.0
+CGROUP_MIB: Final = 91  # MiB; no more than 96 MB of 10^6 bytes
 Progress = Callable[[str], None]
 Measured = tuple[Mapping[str, float | None], Any]
 
@@ -22,6 +24,26 @@ Measured = tuple[Mapping[str, float | None], Any]
 def _codec(progress: Progress) -> Measured:
     figures, curves = edge_codec.measure(progress)
     return figures, {"rows": "held out of filter and dictionary", "plot": curves}
+
+
+def _memory(progress: Progress) -> Measured:
+    full = edge_memory.measure("full", MEMORY_S, progress)
+    lite = edge_memory.measure("lite", MEMORY_S, progress)
+    progress(f"memory, full profile: within {CGROUP_MIB} MiB ...")
+    figures = {
+        "pss_full_median_mb": full["median_mb"],
+        "pss_full_max_mb": full["max_mb"],
+        "pss_lite_median_mb": lite["median_mb"],
+        "pss_lite_max_mb": lite["max_mb"],
+        "cgroup_96mb_ok": edge_memory.cgroup_ok(CGROUP_MIB, MEMORY_S),
+    }
+    how = {
+        "seconds": MEMORY_S,
+        "cgroup": f"{CGROUP_MIB} MiB without swap, the whole run again",
+        "events_per_s": {"full": full["events_per_s"], "lite": lite["events_per_s"]},
+        "plot": {"full": full["samples"], "lite": lite["samples"]},
+    }
+    return figures, how
 
 
 def _pull(progress: Progress) -> Measured:
@@ -32,6 +54,7 @@ PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {
     "codec": _codec,
     "reduction": edge_reduction.measure,
     "throughput": edge_throughput.measure,
+    "memory": _memory,
     "backlog": edge_backlog.measure,
     "swap": edge_swap.measure,
     "pull": _pull,
