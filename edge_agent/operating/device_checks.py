@@ -102,7 +102,7 @@ def memory(patient: Patient) -> Iterator[Finding]:
 
 
 def malloc(patient: Patient) -> Iterator[Finding]:
-    wanted = " ".join(f"{name}={value}" for name, value in AGENT_ENVIRONMENT.items())
+    wanted = " ".join(f"{name}={value}" for name, value in AGENT_ENVIRONMENT.items() if value)
     if patient.pid is None:
         yield Finding("malloc", Level.SKIPPED, "no process to look at", f"start it with {wanted}")
         return
@@ -110,10 +110,10 @@ def malloc(patient: Patient) -> Iterator[Finding]:
     if found is None:
         yield Finding("malloc", Level.SKIPPED, "its environment may not be looked at", "ask as root")
         return
-    missing = [name for name, value in AGENT_ENVIRONMENT.items() if found.get(name) != value]
+    missing = [name for name, value in AGENT_ENVIRONMENT.items() if found.get(name, "") != value]
     if missing:
         remedy = f"start it with {wanted}: without them it takes up to twice the memory"
-        yield Finding("malloc", Level.WARNING, f"not set: {', '.join(missing)}", remedy)
+        yield Finding("malloc", Level.WARNING, f"not as they should be: {', '.join(missing)}", remedy)
     else:
         yield ok("malloc", "set")
 

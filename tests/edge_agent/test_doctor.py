@@ -20,8 +20,10 @@ from edge_agent.adapters.disk import FolderDisk
 from edge_agent.app import KEY_FILE
 from edge_agent.core.intake import Intake
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
-from edge_agent.operating import doctor, processes, source_check
+from edge_agent.environment import AGENT_ENVIRONMENT
+from edge_agent.operating import device_checks, doctor, processes, source_check
 from edge_agent.operating.findings import Finding, Level, lines_of
+from edge_agent.operating.patient import Patient
 from tests.edge_agent.device_folder import DEVICE, DeviceFolder
 from tests.edge_agent.plant import HOST, bundle_of, reading
 from tests.edge_agent.plant import lines_of as lines_of_events
@@ -334,3 +336,17 @@ def test_an_agent_without_a_status_is_found_by_its_lock(device: DeviceFolder) ->
     finally:
         disk.close()
     assert only(findings(device), "process").found == "does not run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({}, ""), ({"MALLOC_ARENA_MAX": "8"}, "MALLOC_ARENA_MAX"), ({"PYTHONDONTWRITEBYTECODE": "1"}, "PYTHONDONT")],
+)
+def test_an_agent_that_was_started_in_another_environment_is_found(
+    device: DeviceFolder, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str
+) -> None:
+    started_in = {name: value for name, value in AGENT_ENVIRONMENT.items() if value} | changes
+    monkeypatch.setattr(processes, "environment", lambda _pid: started_in)
+    (finding,) = device_checks.malloc(Patient(device.written(), os.getpid(), NOW_MS))
+    assert finding.level is (Level.WARNING if said else Level.OK)
+    assert said in finding.found
