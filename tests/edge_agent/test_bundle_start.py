@@ -1,5 +1,8 @@
 """How an agent with bundles from a repository begins, and what its parts for swaps do by themselves."""
 
+import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from msgspec.structs import replace
 
 from contracts.bundle import BUNDLE_FILE
 from edge_agent import bundle_start, config
-from edge_agent.adapters import bundle_files
+from edge_agent.adapters import bundle_files, bundle_versions
 from edge_agent.adapters.bundle_loading import BundleLoading
 from edge_agent.adapters.bundle_shelf import ROLLOUT, BundleShelf
 from edge_agent.adapters.bundle_worker import ThreadWorker
@@ -22,7 +25,7 @@ from edge_agent.core.updates import rollout as rollouts
 from edge_agent.core.updates.rollout import Begun, Decision, Limits, Rollout, Staged, State, Step
 from edge_agent.core.updates.updates import Verdict
 from edge_agent.errors import BundleError, ConfigError
-from tests.edge_agent.plant import CONTRACTS
+from tests.edge_agent.plant import CONTRACTS, ROOT
 from tests.edge_agent.simulated import World
 from tests.edge_agent.swapping import WIDER, Looks, dropping, release_of, write_release
 from tests.waiting import eventually
@@ -210,6 +213,47 @@ def test_limits_are_of_one_kind() -> None:
     assert decision.step is Step.REFUSE
     assert "25.0% of the kept events missed" in decision.why
     assert Verdict("staged").release is None
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_the_release_to_go_back_to_is_never_cleared_away(tmp_path: Path, seed: int) -> None:
+    """Releases come, are refused, put in force and taken back in any order; each arrival clears the folder."""
+    rng, shelf = random.Random(seed), BundleShelf(tmp_path)
+    (tmp_path / "1").mkdir()
+    shelf.activate(1)
+    rollout, number = Rollout(), 1
+    for _ in range(30):
+        if rng.random() < 0.6:
+            number += 1
+            (tmp_path / str(number)).mkdir()
+            bundle_versions.prune(tmp_path)
+            active = shelf.active()
+            assert active is not None
+            rollout = rollouts.apply(rollout, Staged(number, active))
+        elif rollout.state is State.STAGED:
+            assert rollout.release is not None
+            assert shelf.has(rollout.release)
+            rollout = rollouts.apply(rollout, Begun(0.0))
+            happened = Step.PROMOTE if rng.random() < 0.5 else Step.REFUSE
+            if happened is Step.PROMOTE:
+                shelf.activate(rollout.release or 0)
+            rollout = rollouts.conclude(rollout, Decision(happened, ""), 0.0)
+        elif rollout.state is State.ACTIVE:
+            assert rollout.previous is not None
+            assert shelf.has(rollout.previous)
+            happened = Step.SETTLE if rng.random() < 0.5 else Step.REFUSE
+            if happened is Step.REFUSE:
+                shelf.activate(rollout.previous)
+            rollout = rollouts.conclude(rollout, Decision(happened, ""), 0.0)
+
+
+def test_what_swaps_bundles_brings_no_heavy_module() -> None:
+    code = (
+        "import sys, edge_agent.bundle_wiring; print([name for name in "
+        "('numpy', 'onnxruntime', 'tuf', 'cryptography', 'asyncio', 'subprocess') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
 
 
 def test_a_bundle_is_of_a_folder_or_of_a_repository(tmp_path: Path) -> None:
