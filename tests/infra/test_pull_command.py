@@ -101,7 +101,7 @@ def test_a_pull_that_was_carried_out_is_none() -> None:
         (["--from", "2026-03-01T00:00:00", "--to", "2026-03-02T00:00:00Z"], "time with its zone"),
         (["--from", "yesterday", "--to", "2026-03-02T00:00:00Z"], "ISO 8601"),
         (["--from", "2026-03-02T00:00:00Z", "--to", "2026-03-01T00:00:00Z"], "ends after it begins"),
-        (["--contract", "nothing"], "expected one of clicks"),
+        (["--contract", "nothing"], "expected one of"),
         (["--contract", "ledger"], "event time"),
         (["--where", "f1 > 60"], "as JSON"),
         (["--where", "@/nowhere/at/all"], "readable file"),
