@@ -111,7 +111,8 @@ def _how(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> dict[str, An
     schedules = _schedules_by_fault(outcomes)
     return {
         "what": "the agent's loop, intake, spool and uplink as they are; clock, disk, link, broker, gateway, log and "
-        "lake are simulated; seeds from 0 on, each draws its events, pace, ring, faults and their moments",
+        "lake, and an app that hands events over, are simulated; seeds from 0 on, each draws its events, pace, ring, "
+        "faults and their moments",
         "ends": "after each storm the agent is started once more in peace and has to find everything done",
         "judged": "rows, windows and refused lines of the lake against what was offered, one by one; the lake's ledger "
         "against the device's; every number explained once; no file left",

@@ -28,6 +28,7 @@ from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEven
 from edge_agent.feeds import Feed, Feeds
 from edge_agent.lite.filtering import LiteFilter
 from edge_agent.lite.lists import LISTS
+from edge_agent.ports import PushSource
 from edge_agent.reception import Reception
 from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake, bundle_of, reading
@@ -97,6 +98,9 @@ class World:
         self.runs = 0
         self.crash_at_s: float | None = None
         self.retention = Retention()
+        self.ends_drained = True
+        self.pushing: tuple[PushSource, ...] = ()
+        self.pushed: tuple[str, ...] = ()  # contracts of theirs
         self.plan = plan_of(0)
         self.on_status: Callable[[Report], None] = lambda _report: None
         self.disk = MemoryDisk(rng=self.rng)
@@ -176,8 +180,9 @@ class World:
         source = Lines(self.lines, self.rng, followed=followed)
         resume(intake, spool, {"telemetry": source}, self.now_ms())
         feeds = Feeds((Feed("telemetry", source, self.events_per_s, 0.2),))
-        settings = Settings(DEVICE, until_drained=not followed)
-        reception = Reception((), (), Producers())
+        settings = Settings(DEVICE, until_drained=not followed and self.ends_drained)
+        newest = spool.recovered.newest
+        reception = Reception(self.pushing, self.pushed, newest.producers if newest is not None else Producers())
         return Agent(
             settings, intake, spool, feeds, reception, self, self, self, self.rng.random, lambda: None, self._status
         )  # fmt: skip

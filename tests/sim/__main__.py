@@ -42,7 +42,8 @@ def tell(outcome: Outcome) -> None:
     """Print one schedule as it went."""
     schedule = draw(outcome.seed)
     pace = f"{schedule.rate_events_per_s:g} a second" if schedule.rate_events_per_s else "as fast as it goes"
-    print(f"seed {outcome.seed}: {outcome.events} events, {pace}; a storm of {schedule.storm_s:.1f} s")
+    print(f"seed {outcome.seed}: {schedule.events} events, {pace}, and {schedule.pushed} that an app hands over")
+    print(f"a storm of {schedule.storm_s:.1f} s")
     for at_s, what in outcome.story:
         print(f"{at_s:10.2f} s  {what}")
     print(f"{outcome.ended_s:10.2f} s  the end")

@@ -1,6 +1,6 @@
 """Defects that somebody might put into the agent or the lake, and how to put them there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from contracts import microbatch, ranges
 from contracts.contract import fingerprint
 from edge_agent.core.intake import Intake
+from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool import recovery
 from edge_agent.core.spool.recovery import Recovered
 from edge_agent.core.spool.segment import Segment
@@ -15,6 +16,8 @@ from edge_agent.core.uplink.link import Answered
 from edge_agent.core.uplink.owed import Owed
 from edge_agent.core.uplink.sending import SendWindow
 from edge_agent.courier import Courier
+from edge_agent.ports import PushSource
+from edge_agent.reception import Reception
 from tests.edge_agent.plant import CONTRACTS, Lake
 from tests.edge_agent.simulated import Lines
 from tests.sim.disk import TroubledDisk
@@ -92,6 +95,26 @@ def _forget_deleted_sums(patch: Patch) -> None:
     patch.setattr("edge_agent.core.spool.identity.recover", recover)
 
 
+def _tell_too_early(patch: Patch) -> None:
+    real = Reception.take
+
+    def take(self: Reception) -> dict[str, list[bytes]]:
+        lines = real(self)
+        self.settle()
+        return lines
+
+    patch.setattr(Reception, "take", take)
+
+
+def _forget_producers(patch: Patch) -> None:
+    real = Reception.__init__
+
+    def begin(self: Reception, sources: Iterable[PushSource], contracts: Collection[str], _known: Producers) -> None:
+        real(self, sources, contracts, Producers())
+
+    patch.setattr(Reception, "__init__", begin)
+
+
 DEFECTS: Final[dict[str, Callable[[Patch], None]]] = {
     "a PUBACK frees": _free_on_puback,
     "what was in flight when the link broke is not sent again": _forget_what_was_in_flight,
@@ -103,5 +126,7 @@ DEFECTS: Final[dict[str, Callable[[Patch], None]]] = {
     "open windows are not filled again": lambda patch: patch.setattr(Intake, "refill", lambda *_: None),
     "damage is found and never accounted for": _never_settle,
     "what is appended is never synced": lambda patch: patch.setattr(TroubledDisk, "sync", lambda *_: None),
+    "an app is told before its events are durable": _tell_too_early,
+    "a restart forgets which of an app's events it has": _forget_producers,
     "a start does without what deleted segments amounted to": _forget_deleted_sums,
 }

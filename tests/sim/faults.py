@@ -42,6 +42,7 @@ class Fault(Enum):
     COMMIT_UNSAID = "the lake commits and says nothing"
     RECEIPT_TWICE = "a receipt arrives twice"
     RECEIPT_OLD = "an older receipt arrives after a newer one"
+    APP_UNTOLD = "an app is not told that its events were taken"
 
 
 STRIKES: Final = (
@@ -63,8 +64,10 @@ CHANCES: Final = {
     Fault.COMMIT_UNSAID: 0.2,
     Fault.RECEIPT_TWICE: 0.15,
     Fault.RECEIPT_OLD: 0.15,
+    Fault.APP_UNTOLD: 0.3,
 }
 EVENTS_MAX: Final = 400
+PUSHED_MAX: Final = 150
 STRIKES_MAX: Final = 20  # per schedule; each may last for seconds
 STORM_S_MAX: Final = 90  # s of simulated time
 
@@ -72,11 +75,13 @@ STORM_S_MAX: Final = 90  # s of simulated time
 class Schedule(Struct, frozen=True):
     """One world's fortune. `strikes` are faults by simulated second; `chances` those per message.
 
-    `rate_events_per_s` 0 is a source that is read as fast as it goes. `ring_ms` 0 is a device without a ring.
+    `rate_events_per_s` 0 is a source that is read as fast as it goes. `ring_ms` 0 is a device without a ring. An app
+    hands over so many events as `pushed` says.
     """
 
     seed: int
     events: int
+    pushed: int
     rate_events_per_s: float
     ring_ms: int
     storm_s: float
@@ -98,6 +103,7 @@ def draw(seed: int) -> Schedule:
     return Schedule(
         seed=seed,
         events=events,
+        pushed=rng.choice((0, rng.randint(1, PUSHED_MAX))),
         rate_events_per_s=rate,
         ring_ms=rng.choice((0, 0, 20_000, 3_600_000)),
         storm_s=storm_s,

@@ -13,6 +13,7 @@ from edge_agent.core.spool.record import SEGMENT_HEADER_BYTES
 from edge_agent.report import Report
 from lakehouse.decode import Arrived, decode
 from tests.edge_agent.plant import CONTRACTS, SENSORS, Lake
+from tests.sim.app import CONTRACT
 from tests.sim.faults import Fault
 from tests.sim.offer import Offer
 from tests.sim.storm import Storm
@@ -48,6 +49,14 @@ def judge(storm: Storm, report: Report) -> Verdict:
     entries = [row for row in rows if row["stream"] == TELEMETRY]
     wrong = [*_of_report(storm, report), *_of_ledger(entries, device), *_of_lake(lake, report)]
     wrong += _of_rows(tables[TELEMETRY])
+    missing_pushed = doubled_pushed = 0
+    if storm.app is not None:
+        pushed = Counter(table_of(lake, CONTRACT)["object"].to_pylist())
+        clicks = [row for row in rows if row["stream"] == CONTRACT]
+        wrong += _of_ledger(clicks, report.streams[CONTRACT])
+        lost_pushed = sum(row["count"] for row in clicks if row["fate"] == "lost")
+        missing_pushed = max(0, len({str(n) for n in range(storm.app.events)} - pushed.keys()) - lost_pushed)
+        doubled_pushed = sum(pushed.values()) - len(pushed)
     said: Counter[str] = Counter()
     for row in rows:
         said[row["stream"]] += row["count"] if row["fate"] == "lost" else 0
@@ -67,8 +76,8 @@ def judge(storm: Storm, report: Report) -> Verdict:
     missing = len(offer.kept - kept.keys()) + uncounted - said[TELEMETRY]
     missing_refused = len(offer.refused) - tables["quarantine"].num_rows - said["quarantine"]
     return Verdict(
-        lost=round(max(0.0, missing) + max(0, missing_refused)),
-        doubled=doubled + round(max(0.0, -uncounted)) + max(0, -missing_refused),
+        lost=round(max(0.0, missing) + max(0, missing_refused)) + missing_pushed,
+        doubled=doubled + doubled_pushed + round(max(0.0, -uncounted)) + max(0, -missing_refused),
         accounted_lost=accounted,
         wrong=tuple(wrong),
     )

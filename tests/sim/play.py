@@ -76,7 +76,7 @@ def play(seed: int) -> Outcome:
         failure = f"{type(error).__name__}: {error}"
     return Outcome(
         seed=seed,
-        events=len(storm.lines),
+        events=len(storm.lines) + storm.schedule.pushed,
         faults={fault.name: storm.struck[fault] for fault in Fault if storm.struck[fault]},
         starts=storm.starts,
         published=published,

@@ -7,12 +7,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
+from edge_agent.core.filter.filtering import Filter
+from edge_agent.core.sources.offers import Offered
 from edge_agent.core.spool.retention import Retention
+from edge_agent.core.stream import StreamPlan
 from edge_agent.core.uplink.link import AckArrived, Answered, LinkDown, LinkEvent, LinkUp, Subscribed
+from edge_agent.core.uplink.owed import LEDGER_INTERVAL_S
 from edge_agent.errors import SpoolError
 from edge_agent.report import Report
+from tests.edge_agent.plant import CONTRACTS
 from tests.edge_agent.simulated import World
 from tests.edge_agent.worlds import Crash
+from tests.sim.app import CONTRACT, App
 from tests.sim.disk import TroubledDisk
 from tests.sim.faults import Fault, Schedule
 from tests.sim.offer import Offer, offer_of
@@ -29,6 +37,7 @@ CLOCK_MS_MAX: Final = 40 * 86_400_000  # ms; a battery that was empty for a mont
 STARTS_MAX: Final = 400  # a device that cannot start in so many tries is stuck
 CONVERGE_S_MAX: Final = 3_600.0  # s after the storm; resends double up to 300 s
 TURNS_MAX: Final = 10_000  # turns of the agents' loop; two thousand are many, more is a loop that waits for nothing
+QUIET_S: Final = LEDGER_INTERVAL_S + 1.0  # s; an agent that apps may reach does not end by itself: it owes nothing then
 LAKE_STOPS_S_MAX: Final = 15.0  # s; longer, and an agent may call a batch lost that rotted here while it was on its way
 
 
@@ -53,17 +62,30 @@ class Storm(World):
         self._rng = rng
         self._clock_ms = 0
         self._half_open = False
+        self._arrived: list[Offered] = []
+        self._drained_s: float | None = None
         self._kill_after_sends: int | None = None
         self._cut_after_sends: int | None = None
         if schedule.ring_ms:
             self.retention = Retention(schedule.ring_ms, 10**9)
         self.upstream = Upstream(self.lake, rng, self._call_later, self._strikes, self._tell)
+        self.app: App | None = None
+        if schedule.pushed:
+            self.app = App(schedule.pushed, rng, self._offer, self._call_later, lambda: self._strikes(Fault.APP_UNTOLD))
+            self.pushing, self.pushed, self.ends_drained = (self.app,), (CONTRACT,), False
+            clicks = StreamPlan(CONTRACTS[CONTRACT], Filter())
+            self.plan = replace(self.plan, streams=(*self.plan.streams, clicks))
         for at_s, fault in schedule.strikes:
             self._at(at_s, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
         self._at(schedule.storm_s, self._calm)
 
     def now_ms(self) -> int:
         return super().now_ms() + self._clock_ms
+
+    def run(self) -> Report:
+        self._drained_s = None
+        self._agent = self.start()
+        return self._agent.run()
 
     def play(self) -> Report:
         """Play the schedule, then start the agent once more in peace: it has to find everything done.
@@ -96,6 +118,7 @@ class Storm(World):
                     return report
                 self._told(f"the agent ends with {report.pending_batches} batches")
             self.is_running = False
+            self._arrived = []
             self._down()
 
     # the agent's seams
@@ -104,7 +127,9 @@ class Storm(World):
         self.turns += 1
         if self.turns > TURNS_MAX:
             raise DivergedError(f"the loop turns {TURNS_MAX} times: it waits for nothing at {self.now_s:.1f} s")
-        return super().take(wait_s)
+        events = super().take(wait_s)
+        arrived, self._arrived = self._arrived, []
+        return [*events, *arrived]
 
     def connect(self, epoch: int) -> None:
         self.link += 1
@@ -271,6 +296,10 @@ class Storm(World):
         held = self.upstream.retained
         return self._of(link, AckArrived(link, held)) if held is not None else None
 
+    def _offer(self, offered: Offered) -> None:
+        if self.is_running:
+            self._arrived.append(offered)
+
     def _tell(self, document: bytes) -> None:
         link = self.link
         self._later(lambda: self._of(link, AckArrived(link, document)), 0.1)
@@ -292,6 +321,14 @@ class Storm(World):
     def _status(self, report: Report) -> None:
         if self.now_s > self.schedule.storm_s + CONVERGE_S_MAX:
             raise DivergedError(f"{CONVERGE_S_MAX:.0f} s after the storm: {report}")
+        if self.app is None:
+            return
+        if not report.drained or not self.app.is_done:
+            self._drained_s = None
+        elif self._drained_s is None:
+            self._drained_s = self.now_s
+        elif self.now_s - self._drained_s > QUIET_S:
+            self._agent.stop()
 
     def _call_later(self, happen: Callable[[], None], most_s: float) -> None:
         self._at(self.now_s + self._rng.random() * most_s, happen)
