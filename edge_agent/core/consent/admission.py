@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts import ranges
-from contracts.ranges import RangeSet
 from edge_agent.core.consent.waiting import RUNS_MAX
 from edge_agent.core.sources.offers import Offered, Settled
 from edge_agent.core.sources.producers import Mark, Producers, key_of, moved, unfit
@@ -38,11 +37,9 @@ def opening_of(producers: Producers, offered: Offered, waiting: Collection[int])
     mark = producers.marks.get(key, Mark(first, first, 0))
     if (refusal := unfit(mark, offered)) is not None:
         return Opening(producers, (), refusal)
-    places = tuple(
-        place
-        for place in range(size)
-        if first + place >= mark.next or (_is_in(mark.open, first + place) and first + place not in waiting)
-    )
+    spans = [range(max(low, first), min(high, first + size)) for low, high in mark.open]
+    again = {number for span in spans for number in span if number not in waiting}
+    places = tuple(place for place in range(size) if first + place >= mark.next or first + place in again)
     if first + size <= mark.next:
         return Opening(producers, places)
     before = mark.open if first < mark.next else ranges.union((number, number + 1) for number in waiting)
@@ -73,7 +70,3 @@ def open_in(producers: Producers, key: str, first: int, size: int) -> int:
     if mark is None:
         return 0
     return sum(max(0, min(high, first + size) - max(low, first)) for low, high in mark.open)
-
-
-def _is_in(open_: RangeSet, number: int) -> bool:
-    return any(low <= number < high for low, high in open_)
