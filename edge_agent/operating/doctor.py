@@ -12,6 +12,7 @@ from contracts.errors import FieldlakeError
 from edge_agent.adapters import bundle_files
 from edge_agent.adapters.source_files import is_csv
 from edge_agent.config import FileSource, contracts_of, load
+from edge_agent.consent_terms import check_terms
 from edge_agent.errors import ConfigError
 from edge_agent.operating import broker_check, credentials, device_checks, source_check, spool_check
 from edge_agent.operating.bundles import folder_in_force
@@ -140,6 +141,7 @@ def _bundle(patient: Patient) -> Iterator[Finding]:
     config = patient.config
     folder = folder_in_force(config)
     bundle = bundle_files.load(folder)
+    check_terms(config, bundle)
     lax = {source.contract: is_csv(source.file) for source in config.sources if isinstance(source, FileSource)}
     streams = {name: lax.get(name, False) for source in config.sources for name in contracts_of(source)}
     bundle_files.plan_of(

@@ -90,6 +90,9 @@ def _figures(report: Report) -> Iterable[str]:
     yield f"waiting     {batches}, and {report.waiting_segments} segments"
     yield f"memory      {report.pss_mb} MB" if report.pss_mb is not None else "memory      not told"
     yield f"ladder      {report.given_up}"
+    if (consent := report.consent) is not None:
+        waiting = f"{consent.waiting_events} events of {consent.waiting_persons} people wait in memory"
+        yield f"consent     {consent.granted} granted, {consent.refused} refused, {waiting}"
     for stream, sums in sorted(report.streams.items()):
         yield (
             f"  {stream:<24} observed {sums.observed}, kept {sums.kept}, aggregated {sums.aggregated}, "

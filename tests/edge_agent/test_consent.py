@@ -23,6 +23,7 @@ from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttConfig, M
 from edge_agent.consent_terms import check_terms
 from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.consent import admission, register, waiting
+from edge_agent.core.consent.person_keys import file_of
 from edge_agent.core.consent.portions import Portion
 from edge_agent.core.consent.pseudonyms import Pseudonyms
 from edge_agent.core.consent.reckoning import found_in
@@ -36,8 +37,11 @@ from edge_agent.core.sources.producers import Producers, key_of
 from edge_agent.core.spool.record import BatchRef, Meta, StoredRef
 from edge_agent.core.spool.reserve import RESERVE_FILE
 from edge_agent.errors import BundleError, ConfigError, ConsentError
+from edge_agent.operating import spool_check
+from edge_agent.operating.spool_check import SpoolFound
 from edge_agent.pulls import Pulls
 from tests.edge_agent.consenting import (
+    DEVICE_KEY,
     PSEUDONYMS,
     VISITS,
     ConsentWorld,
@@ -49,6 +53,7 @@ from tests.edge_agent.consenting import (
     visit,
 )
 from tests.edge_agent.plant import CONTRACTS, bundle_of, contract, rows_of
+from tests.edge_agent.simulated import DEVICE
 from tests.edge_agent.worlds import Crash, MemoryDisk
 
 PERSON = "林-7f3a"
@@ -198,6 +203,35 @@ def test_the_search_finds_a_person_whose_key_is_left() -> None:
     for mark in (PERSON.encode("utf-16-le"), PERSON.encode().hex().encode(), b"bGluLQ"):
         with pytest.raises(AssertionError):
             assert_hidden(MemoryDisk({"a.log": b"\x01" + mark + b"\x02"}), [PERSON, "lin-"])
+
+
+def test_a_look_at_the_spool_reads_what_is_granted_and_calls_no_refusal_rot(tmp_path: Path) -> None:
+    world = ConsentWorld(3, lines_of(*range(20)))
+    world.tablet.wishes = [(PERSON, Wish.GRANT)]
+    world.faults, world.offline = False, True
+    agent = world.start()
+    world.on_status = lambda report: agent.stop() if report.streams.get("visits") else None
+    agent.run()
+    key_file = tmp_path / "device.key"
+    key_file.write_bytes(DEVICE_KEY)
+
+    def look() -> SpoolFound | None:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name, data in world.disk.files.items():
+            (folder / name).write_bytes(data)
+        return spool_check.look(folder, key_file, DEVICE)
+
+    before = look()
+    assert before is not None
+    assert before.batches > 1
+    desk, _ = desk_of(world.disk, world)
+    desk.decide(PERSON, Wish.REFUSE, Admissions(Producers()))
+    assert look() == before
+    (tmp_path / "1" / file_of(max(register_of(world.disk).withdrawn))).unlink()
+    broken = spool_check.look(tmp_path / "1", key_file, DEVICE)
+    assert broken is not None
+    assert broken.rotted == before.batches - 1  # all but the decision's row
 
 
 def test_a_full_disk_makes_room_for_a_refusal() -> None:
