@@ -68,7 +68,6 @@ class BundleSwaps:
     ) -> None:
         self._rollout, self._updates, self._shelf, self._load, self._worker = rollout, updates, shelf, load, worker
         self._intake, self._clock, self._memory_mb, self._limits = intake, clock, memory_mb, limits
-        self._other: Parts | None = None
         self._writes: deque[Callable[[], None]] = deque()
         self._loading: int | None = None  # what the worker loads, where it does not write
         self._is_refused = False  # the release in force, on disk
@@ -83,6 +82,10 @@ class BundleSwaps:
     def rollout(self) -> Rollout:
         """How the newest release fares."""
         return self._rollout
+
+    @property
+    def _other(self) -> Parts | None:
+        return self._intake.beside
 
     @property
     def is_busy(self) -> bool:
@@ -219,7 +222,7 @@ class BundleSwaps:
                 self._trouble(f"release {release}, to go back to, cannot be loaded: {text}")
             return
         self._base_mb, self._grown_mb = self._memory_mb(), 0.0
-        self._other = done.parts
+        self._intake.beside = done.parts
         for name, stream in done.parts.streams.items():
             stream.plan.filter.inherit(self._intake.parts.streams[name].plan.filter)
         if is_trial:
@@ -279,7 +282,7 @@ class BundleSwaps:
         self._part()
         before = self._intake.parts
         self._intake.adopt(self._other, self._clock.now_ms())
-        self._other = before
+        self._intake.beside = before
 
     def _compare(self) -> None:
         """Let each stream's chunks be decided by the bundle in force, and considered by the other one."""
@@ -299,7 +302,7 @@ class BundleSwaps:
     def _drop(self) -> None:
         """Let go of the bundle that is not in force."""
         self._part()
-        self._other = self._base_mb = None
+        self._intake.beside = self._base_mb = None
         self._no_way_back = ""
         payload.forget_all_but(self._intake.parts.plan.dictionaries.values())
 

@@ -113,6 +113,7 @@ class Intake:
 
     def __init__(self, plan: Plan, newest: Meta | None, persons: PersonKeys | None = None) -> None:
         self._parts = Parts(plan, newest)
+        self.beside: Parts | None = None  # of another bundle, which considers the same events
         self._use(self._parts)
         self._personal = Personal(persons)
         self.audited = newest.audited if newest is not None else 0
@@ -203,8 +204,10 @@ class Intake:
 
     def forget(self, contracts: Collection[str]) -> None:
         """Let the rules of streams begin anew that remember events."""
-        for name in contracts:
-            self._streams[name].forget()
+        for parts in (self._parts, self.beside):
+            if parts is not None:
+                for name in contracts:
+                    parts.streams[name].forget()
 
     def coarsen(self, factor: int) -> None:
         """Let windows that open from now on be so many times as long as planned."""

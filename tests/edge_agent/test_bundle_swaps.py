@@ -415,3 +415,28 @@ def test_a_disk_that_takes_no_notes_delays_the_rollout_and_stops_nothing(make_wo
     assert any("No space left on device" in text and "tried again" in text for text in troubles)
     assert failures == 0
     assert report.troubles == []
+
+
+def test_what_a_stream_has_to_forget_the_bundle_beside_forgets_too(make_world: MakeWorld) -> None:
+    once = EdgeRule("once", 1, Deduplicate(("f1",), 86_400_000))
+    world = make_world(limits=replace(EASY, events_min=10**6))
+    staging(world, release_of(2, (once,)))
+    seen, known = world.on_status, list[int]()
+
+    def on_status(report: Report) -> None:
+        seen(report)
+        if report.bundle.state == "shadow" and report.bundle.events > 200:
+            intake = agent._intake
+            assert intake.beside is not None
+            remembered = intake.beside.streams["telemetry"].plan.filter
+            assert isinstance(remembered, Filter)
+            assert remembered._rules is not None
+            known.append(remembered._rules.keys)
+            intake.forget(["telemetry"])
+            known.append(remembered._rules.keys)
+            world.on_status = lambda _: None
+
+    world.on_status = on_status
+    agent = world.start()
+    agent.run()
+    assert known == [100, 0]
