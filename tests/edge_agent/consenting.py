@@ -254,7 +254,14 @@ class ConsentWorld(World):
             and report.consent.open_decisions == 0
             and report.drained
             and not self.desk.is_due
+            and not self.owes(report)
         )
+
+    def owes(self, report: Report) -> bool:
+        """Say whether ledger entries wait for the next batch of them; a stopped device leaves them to a start."""
+        visits = report.streams.get(VISITS.id)
+        told = sum(row["count"] for row in self.lake.rows("ledger") if row["stream"] == VISITS.id)
+        return visits is not None and told != visits.observed
 
     def run_until_quiet(self) -> Report:
         """Run an agent to the point where nothing is left to do; a crash raises Crash."""
