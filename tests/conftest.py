@@ -24,6 +24,11 @@ hypothesis.settings.load_profile("fieldlake")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process per core for the layer without servers, chosen by `-m "not stack"`; none beside this one otherwise."""
+    return os.cpu_count() or 1 if config.option.markexpr == "not stack" else 0
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Endpoints]:
     """The whole stack, started once on first use; FIELDLAKE_TEST_ENDPOINTS names a running one's document instead."""
