@@ -6,7 +6,7 @@ from typing import Final
 CHUNK_EVENTS_MAX: Final = 4_000  # events; one flush, and about 1 MB of lines
 LITE_CHUNK_EVENTS_MAX: Final = 500  # events; without numpy one takes some kB while it is looked at
 CONNECT_S: Final = 0.5  # s; first pause before connecting again
-CONNECT_S_MAX: Final = 30.0  # s; so that a broker that comes back is found within half a minute
+CONNECT_S_MAX: Final = 20.0  # s; a broker that comes back is found within half a minute, after an attempt that hung too
 
 
 def due_events(rate_events_per_s: float, elapsed_s: float, taken: int, events_max: int = CHUNK_EVENTS_MAX) -> int:
