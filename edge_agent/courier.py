@@ -24,6 +24,7 @@ from edge_agent.ports import Uplink
 
 LOADED_BATCHES_MAX: Final = 3_072  # batches; three segments of places, about 1.5 MB of memory
 BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is loaded before these are sent
+CONNECTING_S_MAX: Final = 60.0  # s; TCP, TLS and keep-alive end by themselves before; nothing may hang for ever
 ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
 EXPIRE_S: Final = 60.0  # s; how often what has grown too old is looked for when no acknowledgement comes
 LOAD_RETRY_S: Final = 5.0  # s; a disk that does not read now may later
@@ -62,6 +63,7 @@ class Courier:
         self._failures = 0
         self._packet_bytes_max: int | None = None
         self._connect_s: float | None = clock.monotonic_s()
+        self._connecting_s: float | None = None  # since when a connection is being made
         self._resume_s: float | None = None
         self._subscribed_s: float | None = None  # to receipts, over the present link
         self._word_s: float | None = None  # a link made after this moment is wanted
@@ -138,8 +140,11 @@ class Courier:
     def advance(self, now_s: float) -> None:
         """Connect, load, send and wait for answers, as far as it is time."""
         if self._connect_s is not None and now_s >= self._connect_s:
-            self._connect_s = None
+            self._connect_s, self._connecting_s = None, now_s
             self._uplink.connect(self._spool.epoch)
+        elif self._connecting_s is not None and now_s - self._connecting_s > CONNECTING_S_MAX:
+            self._uplink.drop()
+            self._link_down(f"no connection within {CONNECTING_S_MAX:.0f} s: trying again")
         self.window.tick(now_s)
         if self._resume_s is not None and now_s >= self._resume_s:
             self._resume()
@@ -166,6 +171,8 @@ class Courier:
         """Return the times at which `advance` has something to do by itself."""
         times = [t for t in (self._connect_s, self._resume_s, self.window.next_due_s()) if t is not None]
         times.append(self._expire_s)
+        if self._connecting_s is not None:
+            times.append(self._connecting_s + CONNECTING_S_MAX)
         if self._subscribed_s is not None and self._word_s is not None:
             times.append(self._word_s)
         if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
@@ -176,7 +183,7 @@ class Courier:
         """Follow what the link tells; events of an older link say nothing."""
         match event:
             case LinkUp(link=link) if link == self._uplink.link:
-                self.link_up, self._failures = True, 0
+                self.link_up, self._failures, self._connecting_s = True, 0, None
                 self.connections += 1
                 # Nothing goes before the broker had the time to say what the lake holds already.
                 self._resume_s = self._clock.monotonic_s() + ACK_GRACE_S
@@ -314,7 +321,7 @@ class Courier:
 
     def _link_down(self, reason: str) -> None:
         self.link_up = False
-        self._resume_s = self._subscribed_s = None
+        self._connecting_s = self._resume_s = self._subscribed_s = None
         self._messages.clear()
         self.window.link_lost()
         self._connect_s = self._clock.monotonic_s() + connect_pause_s(self._failures, self._random)
