@@ -303,8 +303,14 @@ class Agent:
         """Account for batches that rotted, now that the lake has said which of them it holds."""
         if self._group is None and (damages := self._courier.damages_due(now_s)):
             self._courier.settled(damages)
-            self._append(self._intake.settle(damages, self._clock.now_ms()))
-            self._say("spool: damage was found, its events are in the ledger as lost(spool_corrupt)")
+            if settled := tuple(filter(self._intake.may_settle, damages)):
+                self._append(self._intake.settle(settled, self._clock.now_ms()))
+                self._say("spool: damage was found, its events are in the ledger as lost(spool_corrupt)")
+            if others := {damage.contract for damage in damages if not self._intake.may_settle(damage)}:
+                self._say(
+                    f"spool: damage was found in {', '.join(sorted(others))}, of which the bundle knows no contract: "
+                    "the ledger will say so after a start with a bundle that has it"
+                )
 
     def _may_pull(self) -> bool:
         """Say whether something was asked for, and nothing of the present needs the room."""

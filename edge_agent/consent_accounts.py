@@ -118,7 +118,8 @@ class ConsentAccounts:
         found = found_in(metas, reading.decision.key, self._lake.committed(), self._spool.settled)
         reading.segments.pop(0)
         if reading.settles:
-            self._damages += found.damages
+            # A contract that no bundle has any more: what cannot be opened is found as damage when one has it again.
+            self._damages += filter(self._intake.may_settle, found.damages)
         else:
             reading.found = reading.found.joined(found)
 

@@ -301,13 +301,18 @@ class Intake:
         meta = msgspec.structs.replace(self._meta(batches, (), (), sealed_at_ms), wire=self._wire(batches, []))
         return Group(meta, tuple(batches), is_backlog=True)
 
+    def may_settle(self, damage: Damage) -> bool:
+        """Say whether the batch that takes a damaged one's place can be made: its contract must be of the bundle."""
+        return damage.contract in self._sealers
+
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
 
         Those that a person's refusal has made unreadable are dropped, by rule `consent`. A batch without rows takes the
         place of each. Ledger entries take back that its rows were kept and call them lost, or dropped; where it is not
         known how many they were, all events of the range are called lost, and the ledger's sums exceed what was
-        observed, which is what its readers look for. Entries in a lost ledger batch go again.
+        observed, which is what its readers look for. Entries in a lost ledger batch go again. All must be such that
+        `may_settle`.
         """
         batches, self._ended = self._ended, []
         said: list[Explained] = []

@@ -4,12 +4,16 @@ import errno
 import heapq
 import random
 
+import pytest
+from msgspec.structs import replace
+
+from contracts import ranges
 from edge_agent.core.spool.settling import LOST_SETTLE_S
 from edge_agent.core.uplink.link import Answered
 from edge_agent.core.uplink.sending import RESEND_S
 from edge_agent.report import Report
-from tests.edge_agent.simulated import World, lines_with_faults
-from tests.edge_agent.worlds import MemoryDisk
+from tests.edge_agent.simulated import World, lines_with_faults, plan_of
+from tests.edge_agent.worlds import Crash, MemoryDisk
 from tests.sim.disk import TroubledDisk
 
 
@@ -92,3 +96,26 @@ def test_what_is_under_way_when_its_copy_rots_is_not_called_lost() -> None:
     assert [row for row in world.lake.rows("ledger") if row["fate"] == "lost"] == []
     assert "damage was found" in (report.last_error or "")
     world.lake.assert_conserves(100)
+
+
+def test_what_rotted_of_a_contract_that_no_bundle_has_any_more_neither_ends_the_agent_nor_passes_for_sent() -> None:
+    world, disk = unread_world(4)
+    world.offline, world.crash_at_s = True, 20.0
+    with pytest.raises(Crash):
+        world.run()
+    world.crash()
+    segment = world.spool().segments[0]
+    loaded = world.spool().load(segment.number, {}).pending
+    victim = next(batch for batch in loaded if batch.contract == "telemetry_windows")
+    disk.dead = range(victim.offset, victim.offset + 1)
+    streams = tuple(replace(stream, windows=(), windows_contracts=()) for stream in world.plan.streams)
+    world.plan = replace(world.plan, streams=streams)
+    world.offline = False
+    report = world.run()
+    assert "telemetry_windows, of which the bundle knows no contract" in (report.last_error or "")
+    held = world.lake.committed("telemetry_windows", report.epoch)
+    assert ranges.missing(held, victim.first_seq, victim.end_seq) == ((victim.first_seq, victim.end_seq),)
+    world.lake.assert_conserves(300)
+    world.plan = plan_of(0)
+    report = world.run()
+    assert (report.drained, report.streams["telemetry_windows"].lost) == (True, victim.rows)
