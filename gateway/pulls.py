@@ -5,8 +5,7 @@ forgets a request when it expires, or when it is taken back.
 """
 
 import threading
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,50 +18,24 @@ from contracts import pulls, topics
 from contracts.malformed import MALFORMED
 from contracts.pulls import PullRequest
 from gateway.config import MqttConfig
-from gateway.enrolment.session import connect, make_client
+from gateway.enrolment.session import ANSWER_WITHIN_S, Session
 from gateway.errors import BrokerAwayError, OperatorRefusedError
-
-ANSWER_WITHIN_S: Final = 10.0  # s; the broker answers in milliseconds
 
 
 class _State(Struct, frozen=True):
     online: bool
 
 
-class PullDesk:
+class PullDesk(Session):
     """An operator's connection for pulls of one device, for one thread. `session` is a name that nobody else has."""
 
     def __init__(self, mqtt: MqttConfig, session: str, device: str) -> None:
-        self._mqtt = mqtt
+        super().__init__(mqtt, session, topics.state(device))
         self._device = device
-        self._state_topic = topics.state(device)
-        self._ready, self._published = threading.Event(), threading.Condition()
+        self._published = threading.Condition()
         self._reasons: dict[int, ReasonCode] = {}
         self.is_online: bool | None = None  # None: the device has never said so
-        self._client = make_client(mqtt, session)
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
-
-    def __enter__(self) -> Self:
-        """Connect. Raises BrokerAwayError."""
-        address = f"{self._mqtt.host}:{self._mqtt.port}"
-        try:
-            connect(self._client, self._mqtt)
-        except OSError as error:
-            raise BrokerAwayError(f"broker {address}: {error}; is the stack up? see `fieldlake status`") from None
-        self._client.loop_start()
-        if not self._ready.wait(ANSWER_WITHIN_S):
-            self._client.loop_stop()
-            raise BrokerAwayError(f"broker {address}: took no subscription within {ANSWER_WITHIN_S:.0f} s; see its log")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
     def ask(self, request: PullRequest, now_ms: int) -> None:
         """Publish a request, for as long as it is valid. Raises PullError, BrokerAwayError, OperatorRefusedError."""
@@ -86,16 +59,12 @@ class PullDesk:
         if (reason := self._reasons.pop(message)).is_failure:
             raise OperatorRefusedError(f"pull {pull_id} of {self._device}: the broker refused it: {reason}")
 
-    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        if not reason.is_failure:
-            self._client.subscribe(self._state_topic, qos=1)
-
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         with self._published:
             self._reasons[mid] = reason
             self._published.notify_all()
 
-    def _on_message(self, _client: Any, _data: Any, message: MQTTMessage) -> None:
+    def _heard(self, message: MQTTMessage) -> None:
         try:
             self.is_online = msgspec.json.decode(message.payload, type=_State).online
         except MALFORMED:

@@ -4,8 +4,7 @@ import base64
 import secrets
 import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -13,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 from paho.mqtt.client import MQTTMessage
-from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import enrolment, topics
 from contracts.enrolment import (
@@ -30,10 +28,9 @@ from contracts.enrolment import (
     Revoked,
 )
 from gateway.config import MqttConfig
-from gateway.enrolment.session import connect, make_client
-from gateway.errors import BrokerAwayError, NoAnswerError, OperatorRefusedError
+from gateway.enrolment.session import ANSWER_WITHIN_S, Session
+from gateway.errors import NoAnswerError, OperatorRefusedError
 
-ANSWER_WITHIN_S: Final = 10.0  # s; an answer takes milliseconds, a revocation up to its five seconds
 INVITATION_VALID_S: Final = 86_400  # s; somebody is on the way to the device
 SESSION_BYTES: Final = 8
 
@@ -47,42 +44,18 @@ class DeviceListeners(Struct, frozen=True):
     ca_pem: str
 
 
-class Operator:
+class Operator(Session):
     """A connection to the enrolment service, for one thread.
 
     Every request raises NoAnswerError when no answer came in time, and OperatorRefusedError when it was refused.
     """
 
     def __init__(self, mqtt: MqttConfig, name: str) -> None:
-        self._mqtt = mqtt
         session = f"op-{secrets.token_hex(SESSION_BYTES)}"
+        super().__init__(mqtt, session, topics.operator_answer(name, session))
         self._request_topic = topics.operator_request(name, session)
-        self._answer_topic = topics.operator_answer(name, session)
-        self._ready, self._arrived = threading.Event(), threading.Event()
+        self._arrived = threading.Event()
         self._answer = b""
-        self._client = make_client(mqtt, session)
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = self._on_message
-
-    def __enter__(self) -> Self:
-        """Connect. Raises BrokerAwayError."""
-        address = f"{self._mqtt.host}:{self._mqtt.port}"
-        try:
-            connect(self._client, self._mqtt)
-        except OSError as error:
-            raise BrokerAwayError(f"broker {address}: {error}; is the stack up? see `fieldlake status`") from None
-        self._client.loop_start()
-        if not self._ready.wait(ANSWER_WITHIN_S):
-            self._client.loop_stop()
-            raise BrokerAwayError(f"broker {address}: took no subscription within {ANSWER_WITHIN_S:.0f} s; see its log")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
 
     def invite(
         self, device: str, group: str, listeners: DeviceListeners, valid_s: int = INVITATION_VALID_S
@@ -144,11 +117,7 @@ class Operator:
             raise OperatorRefusedError(f"enrolment service: {answer.detail}")
         return answer
 
-    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        if not reason.is_failure:
-            self._client.subscribe(self._answer_topic, qos=1)
-
-    def _on_message(self, _client: Any, _data: Any, message: MQTTMessage) -> None:
+    def _heard(self, message: MQTTMessage) -> None:
         self._answer = bytes(message.payload)
         self._arrived.set()
 
