@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from contracts.bundle import Model
 from contracts.edge_rules import as_float32
 from edge_agent.core.events import Column, Events
 from edge_agent.core.filter.outcomes import (
@@ -18,8 +17,8 @@ from edge_agent.core.filter.outcomes import (
     Explanation,
     Outcome,
     explanation,
-    outcomes_of,
 )
+from edge_agent.core.filter.remembering import DecidingFilter
 from edge_agent.lite.conditions import LiteColumn, Mask
 from edge_agent.lite.rules import UNDECIDED, LiteRules
 
@@ -47,56 +46,17 @@ class LiteVerdict(Struct, frozen=True):
         return [(o, counts[code]) for code, o in enumerate(self.outcomes) if counts[code] and not o.kept]
 
 
-class LiteFilter:
-    """Asks the stream's rules, then its model: see `edge_agent.core.filter.filtering.Filter`."""
-
-    def __init__(
-        self,
-        model: Model | None = None,
-        scorer: LiteScorer | None = None,
-        rules: LiteRules | None = None,
-        *,
-        aggregates: bool = False,
-    ) -> None:
-        self._model = model
-        self._scorer = scorer
-        self._rules = rules
-        self._outcomes = outcomes_of(rules.rules if rules is not None else (), model, aggregates=aggregates)
-
-    @property
-    def horizon_ms(self) -> int:
-        """How long a kept event can bear on later ones: what `refill` must see again after a restart."""
-        return self._rules.horizon_ms if self._rules is not None else 0
-
-    def decide(self, events: Events) -> LiteVerdict:
-        """Return what becomes of events, and remember those that are kept where a rule asks for it."""
-        return self._decide(events)[0]
-
-    def consider(self, events: Events) -> LiteVerdict:
-        """Decide as `decide` does, and remember nothing of it."""
-        if self._rules is None:
-            return self.decide(events)
-        with self._rules.forgetting():
-            return self.decide(events)
+class LiteFilter(DecidingFilter[LiteRules, LiteScorer, LiteVerdict, tuple[Mask, ...]]):
+    """Decides as `edge_agent.core.filter.filtering.Filter` does, one event after the other."""
 
     def spare(self) -> "LiteFilter":
         """Return a filter that keeps everything, for a chunk that this one fails at: no event may disappear by it."""
         return LiteFilter()
 
-    def inherit(self, before: "LiteFilter") -> None:
-        """Remember what another bundle's filter does, where the rules are the same."""
-        if self._rules is not None and before._rules is not None:
-            self._rules.inherit(before._rules)
-
     def refill(self, events: Events, kept: Mask) -> None:
         """Remember what an earlier process kept of these events; they come in their order, before any other."""
         if self._rules is not None:
             self._rules.refill(events.seqs, events.columns, kept)
-
-    def forget(self) -> None:
-        """Remember nothing any more."""
-        if self._rules is not None:
-            self._rules.forget()
 
     def explain(self, events: Events) -> list[Explanation]:
         """Decide as `decide` does, and say for each event why."""

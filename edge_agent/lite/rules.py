@@ -1,16 +1,16 @@
 """The rules of a stream over a chunk of events, without numpy: the twin of `edge_agent.core.filter.rules`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from contracts.contract import Contract
 from contracts.edge_rules import Deduplicate, EdgeRule, OnChange, Sample
-from contracts.sampling import draw, draws_below, seed_of
+from contracts.sampling import draw, draws_below
 from edge_agent.core.filter import repeats
 from edge_agent.core.filter.outcomes import FIRST_RULE, Outcome
+from edge_agent.core.filter.remembering import RememberingRules
 from edge_agent.lite.conditions import Chunk, LiteColumn, Mask, Matcher, matcher
 
 UNDECIDED: Final = -1
@@ -24,38 +24,12 @@ class LiteJudged(Struct, frozen=True):
     chunk: Chunk
 
 
-class LiteRules:
+class LiteRules(RememberingRules):
     """The checked rules of a stream, and what they remember of the events that were kept."""
 
     def __init__(self, rules: tuple[EdgeRule, ...], contract: Contract, origin: str, epoch: int) -> None:
-        self.rules = rules
-        self._contract = contract
+        super().__init__(rules, contract, origin, epoch)
         self._matchers: list[Matcher] = [matcher(rule.when, contract) for rule in rules]
-        self._keyed = repeats.keyed_of(rules, contract)
-        self._seeds = [seed_of(origin, epoch, contract.id, f"rule {rule.id}") for rule in rules]
-
-    @property
-    def horizon_ms(self) -> int:
-        """How long a kept event can bear on later ones; 0 when none does."""
-        return max((memory.horizon_ms for memory in self._keyed.values()), default=0)
-
-    @property
-    def keys(self) -> int:
-        """How many keys are remembered."""
-        return sum(map(len, self._keyed.values()))
-
-    @contextmanager
-    def forgetting(self) -> Iterator[None]:
-        """Remember nothing of what is decided meanwhile."""
-        kept, self._keyed = self._keyed, repeats.copied(self._keyed)
-        try:
-            yield
-        finally:
-            self._keyed = kept
-
-    def inherit(self, before: "LiteRules") -> None:
-        """Remember what the rules of another bundle do, where these are the same."""
-        self._keyed = repeats.inherited(self.rules, self._keyed, before.rules, before._keyed)
 
     def judge(self, seqs: Sequence[int], columns: Mapping[str, LiteColumn]) -> LiteJudged:
         """Return what rules decide from each event alone."""
@@ -89,10 +63,6 @@ class LiteRules:
         """Teach the rules that remember what was kept of these events."""
         if self._keyed:
             repeats.refill(self._lanes(self.judge(seqs, columns)), kept)
-
-    def forget(self) -> None:
-        """Remember nothing any more."""
-        self._keyed = repeats.keyed_of(self.rules, self._contract)
 
     def _lanes(self, judged: LiteJudged) -> list[repeats.Lane]:
         if not self._keyed:

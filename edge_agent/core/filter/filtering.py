@@ -7,7 +7,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from contracts.bundle import Model
 from edge_agent.core.events import Column, Events
 from edge_agent.core.filter.conditions import Mask
 from edge_agent.core.filter.outcomes import (
@@ -18,8 +17,8 @@ from edge_agent.core.filter.outcomes import (
     Explanation,
     Outcome,
     explanation,
-    outcomes_of,
 )
+from edge_agent.core.filter.remembering import DecidingFilter
 from edge_agent.core.filter.rules import UNDECIDED, Codes, Rules
 from edge_agent.ports import Scorer
 
@@ -51,60 +50,17 @@ class Verdict(Struct, frozen=True):
         return [(o, count) for o, count in zip(self.outcomes, counts, strict=True) if count and not o.kept]
 
 
-class Filter:
-    """Asks the stream's rules, then its model for what these left undecided; the stream's rest is kept or aggregated.
-
-    `aggregates` says that what nobody decided about only counts in windows. The model scores before the rules that
-    remember refuse anything: what they remember is what was kept, which the model has a say in.
-    """
-
-    def __init__(
-        self,
-        model: Model | None = None,
-        scorer: Scorer | None = None,
-        rules: Rules | None = None,
-        *,
-        aggregates: bool = False,
-    ) -> None:
-        self._model = model
-        self._scorer = scorer
-        self._rules = rules
-        self._outcomes = outcomes_of(rules.rules if rules is not None else (), model, aggregates=aggregates)
-
-    @property
-    def horizon_ms(self) -> int:
-        """How long a kept event can bear on later ones: what `refill` must see again after a restart."""
-        return self._rules.horizon_ms if self._rules is not None else 0
-
-    def decide(self, events: Events) -> Verdict:
-        """Return what becomes of events, and remember those that are kept where a rule asks for it."""
-        return self._decide(events)[0]
-
-    def consider(self, events: Events) -> Verdict:
-        """Decide as `decide` does, and remember nothing of it."""
-        if self._rules is None:
-            return self.decide(events)
-        with self._rules.forgetting():
-            return self.decide(events)
+class Filter(DecidingFilter[Rules, Scorer, Verdict, tuple[Mask, ...]]):
+    """Decides with numpy, and scores in chunks of one shape."""
 
     def spare(self) -> "Filter":
         """Return a filter that keeps everything, for a chunk that this one fails at: no event may disappear by it."""
         return Filter()
 
-    def inherit(self, before: "Filter") -> None:
-        """Remember what another bundle's filter does, where the rules are the same."""
-        if self._rules is not None and before._rules is not None:
-            self._rules.inherit(before._rules)
-
     def refill(self, events: Events, kept: Mask) -> None:
         """Remember what an earlier process kept of these events; they come in their order, before any other."""
         if self._rules is not None:
             self._rules.refill(events, kept)
-
-    def forget(self) -> None:
-        """Remember nothing any more."""
-        if self._rules is not None:
-            self._rules.forget()
 
     def explain(self, events: Events) -> list[Explanation]:
         """Decide as `decide` does, and say for each event why."""

@@ -3,8 +3,6 @@
 `edge_agent.lite.rules` says the same without numpy; the order of the steps is that of `contracts.edge_rules`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -13,11 +11,12 @@ from numpy.typing import NDArray
 
 from contracts.contract import Contract
 from contracts.edge_rules import Deduplicate, EdgeRule, OnChange, Sample
-from contracts.sampling import DRAW_BITS, INCREMENT, MULTIPLIERS, SHIFTS, draws_below, seed_of
+from contracts.sampling import DRAW_BITS, INCREMENT, MULTIPLIERS, SHIFTS, draws_below
 from edge_agent.core.events import Events, Seqs
 from edge_agent.core.filter import repeats
 from edge_agent.core.filter.conditions import Chunk, Mask, Matcher, matcher
 from edge_agent.core.filter.outcomes import FIRST_RULE, Outcome
+from edge_agent.core.filter.remembering import RememberingRules
 
 Codes: TypeAlias = NDArray[np.int16]
 
@@ -35,38 +34,12 @@ class Judged(Struct, frozen=True):
     chunk: Chunk
 
 
-class Rules:
+class Rules(RememberingRules):
     """The checked rules of a stream, and what they remember of the events that were kept."""
 
     def __init__(self, rules: tuple[EdgeRule, ...], contract: Contract, origin: str, epoch: int) -> None:
-        self.rules = rules
-        self._contract = contract
+        super().__init__(rules, contract, origin, epoch)
         self._matchers: list[Matcher] = [matcher(rule.when, contract) for rule in rules]
-        self._keyed = repeats.keyed_of(rules, contract)
-        self._seeds = [seed_of(origin, epoch, contract.id, f"rule {rule.id}") for rule in rules]
-
-    @property
-    def horizon_ms(self) -> int:
-        """How long a kept event can bear on later ones; 0 when none does."""
-        return max((memory.horizon_ms for memory in self._keyed.values()), default=0)
-
-    @property
-    def keys(self) -> int:
-        """How many keys are remembered."""
-        return sum(map(len, self._keyed.values()))
-
-    @contextmanager
-    def forgetting(self) -> Iterator[None]:
-        """Remember nothing of what is decided meanwhile."""
-        kept, self._keyed = self._keyed, repeats.copied(self._keyed)
-        try:
-            yield
-        finally:
-            self._keyed = kept
-
-    def inherit(self, before: "Rules") -> None:
-        """Remember what the rules of another bundle do, where these are the same."""
-        self._keyed = repeats.inherited(self.rules, self._keyed, before.rules, before._keyed)
 
     def judge(self, events: Events) -> Judged:
         """Return what rules decide from each event alone."""
@@ -100,10 +73,6 @@ class Rules:
         """Teach the rules that remember what was kept of these events."""
         if self._keyed:
             repeats.refill(self._lanes(self.judge(events)), kept.tolist())
-
-    def forget(self) -> None:
-        """Remember nothing any more."""
-        self._keyed = repeats.keyed_of(self.rules, self._contract)
 
     def _lanes(self, judged: Judged) -> list[repeats.Lane]:
         if not self._keyed:
