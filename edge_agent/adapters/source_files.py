@@ -4,7 +4,8 @@ import zlib
 from pathlib import Path
 from typing import Final, Protocol
 
-from edge_agent.adapters.followed_file import BLOCK_BYTES, FileMarks, FollowedFile
+from edge_agent.adapters.file_marks import FileMarks, Place
+from edge_agent.adapters.followed_file import BLOCK_BYTES, FollowedFile
 from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
 from edge_agent.core.sources.csv_records import CsvRecords
 from edge_agent.core.sources.line_splitting import KEPT_BYTES, LineSplitter
@@ -52,12 +53,16 @@ class Blocks(Protocol):
         """Whether no more will come."""
         ...
 
-    def start(self, seq: int) -> int:
-        """Go to the file that event `seq` is in, and return the number of its first event."""
+    def start(self, seq: int) -> Place:
+        """Go to where an event begins that is `seq` or before, and return the place."""
         ...
 
     def begin(self, first_seq: int) -> None:
         """Hear that the present file's first event was read and has this number. OSError: it is not handed out yet."""
+        ...
+
+    def note(self, seq: int, rest_bytes: int) -> None:
+        """Hear that event `seq` begins so many bytes before the place up to which was read."""
         ...
 
     def read(self) -> bytes | None:
@@ -77,11 +82,14 @@ class WholeFile:
         self.at_end = False
         self._file: Bytes = open_packed(path) if path.suffix in PACKED else open(path, "rb")  # noqa: SIM115
 
-    def start(self, seq: int) -> int:
-        """Return 0: it is the only file."""
-        return 0
+    def start(self, seq: int) -> Place:
+        """Return its beginning: it is the only file."""
+        return Place(0)
 
     def begin(self, first_seq: int) -> None:
+        """Nothing is to be remembered."""
+
+    def note(self, seq: int, rest_bytes: int) -> None:
         """Nothing is to be remembered."""
 
     def read(self) -> bytes | None:
@@ -128,7 +136,7 @@ class FileReader:
         taken: list[bytes] = []
         size = 0
         while len(taken) < events_max and size < CHUNK_BYTES_MAX:
-            if (self._next == len(self._events) and not self._fill()) or not self._begin():
+            if not self._is_ready():
                 break
             part = self._events[self._next : self._next + events_max - len(taken)]
             self._next += len(part)
@@ -139,16 +147,25 @@ class FileReader:
     def skip(self, events: int) -> int:
         """Pass over the first events of all; return how many there were to pass over. Raises SourceError."""
         try:
-            passed = self._read_upto = self._blocks.start(events)
+            place = self._blocks.start(events)
         except OSError as error:
             raise SourceError(f"source {self._path}: expected files to read and to write beside it: {error}") from error
+        passed = self._read_upto = place.seq
         self._is_started = True
-        while passed < events and (lines := self.read(events - passed)):
-            passed += len(lines)
+        self._is_fresh, self._is_begun = place.offset == 0, place.offset > 0
+        # One block after the other: what is passed over must not be in memory together.
+        while passed < events and self._is_ready():
+            step = min(len(self._events) - self._next, events - passed)
+            self._next += step
+            passed += step
         return passed
 
     def close(self) -> None:
         self._blocks.close()
+
+    def _is_ready(self) -> bool:
+        """Say whether there is an event that may be handed out."""
+        return (self._next < len(self._events) or self._fill()) and self._begin()
 
     def _fill(self) -> bool:
         """Read on until there is an event; say whether there is one."""
@@ -184,6 +201,9 @@ class FileReader:
         lines = self._splitter.feed(block)
         events = self._records.feed(self._clean(lines)) if self._records is not None else self._clean(lines)
         self._read_upto += len(events)
+        # What the cells of a CSV file mean is said at its beginning: it is read from there.
+        if self._is_begun and self._records is None and self._splitter.rest_bytes is not None:
+            self._blocks.note(self._read_upto, self._splitter.rest_bytes)
         return events
 
     def _file_end(self) -> list[bytes]:

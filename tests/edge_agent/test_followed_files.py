@@ -15,9 +15,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.adapters import source_files
+from edge_agent.adapters import followed_file, source_files
 from edge_agent.adapters.disk import FolderDisk
-from edge_agent.adapters.followed_file import MARKS_MAX, FollowedFile
+from edge_agent.adapters.file_marks import MARKS_MAX
+from edge_agent.adapters.followed_file import FollowedFile
 from edge_agent.adapters.opening import open_file
 from edge_agent.adapters.source_files import FileReader, open_source
 from edge_agent.config import FileSource
@@ -250,13 +251,66 @@ def test_a_file_that_is_renamed_as_it_is_turned_to_is_looked_for_again(
             st.tuples(st.just("rotate"), st.just(0)),
         ),
         max_size=25,
-    )
+    ),
+    place_bytes=st.sampled_from((1, 7, followed_file.PLACE_BYTES)),
 )
 def test_whatever_happens_each_line_is_one_event(
-    steps: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+    steps: list[tuple[str, int]], place_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with Follower(tmp_path_factory.mktemp("follow")) as follower:
+    with pytest.MonkeyPatch.context() as patch, Follower(tmp_path_factory.mktemp("follow")) as follower:
+        patch.setattr(followed_file, "PLACE_BYTES", place_bytes)
+        patch.setattr(followed_file, "BLOCK_BYTES", 5)
         live(follower, steps)
+
+
+def test_a_restart_in_a_long_file_begins_near_its_place(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 100)
+    monkeypatch.setattr(followed_file, "BLOCK_BYTES", 50)
+    bom = b"\xef\xbb\xbf"  # part of a line, wherever it is but at the beginning of the file
+    written = [bom + b"%d" % number for number in range(300)]
+    follower.write(b"".join(line + b"\n" for line in written))
+    follower.read()
+    read = count_reads(follower, monkeypatch)
+    for at in (299, 290):
+        read.clear()
+        follower.restart(at)
+        follower.read()
+        assert follower.found == [b"0", *written[1:]]
+        assert sum(read) < 400
+    follower.restart(2)  # before all places that are remembered
+    follower.read()
+    assert follower.found == [b"0", *written[1:]]
+    marks = json.loads((follower.path.parent / "spool" / "source-log.json").read_bytes())
+    assert len(marks) == 1
+
+
+def test_a_place_in_a_file_that_was_written_anew_is_not_used(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 2_000)
+    follower.write(b"head\n" * 300 + b"a\n" * 1_000)
+    follower.read()
+    follower.source.close()
+    with follower.path.open("r+b") as file:  # the same file, with fewer lines before the place
+        file.seek(1_500)
+        file.write(b"a" * 1_000)
+    follower._open()
+    assert follower.source.skip(1_290) == 300 + (2_000 - 1_000) // 2
+    assert follower.source.read(5) == []
+
+
+def count_reads(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return where the sizes of all that is read from now on will be."""
+    sizes: list[int] = []
+    read = FollowedFile.read
+
+    def counted(file: FollowedFile) -> bytes | None:
+        block = read(file)
+        sizes.append(len(block or b""))
+        return block
+
+    monkeypatch.setattr(FollowedFile, "read", counted)
+    return sizes
 
 
 def live(follower: Follower, steps: list[tuple[str, int]]) -> None:

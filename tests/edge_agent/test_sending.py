@@ -11,6 +11,7 @@ from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, CONNECT_S_MAX, conn
 from edge_agent.core.spool.segment import PendingBatch
 from edge_agent.core.uplink import sending as module
 from edge_agent.core.uplink.sending import (
+    DUE_EXTRA,
     LIVE_PLACES,
     NEXT,
     PAUSE_S,
@@ -254,3 +255,20 @@ def test_a_pause_that_is_over_wakes_nobody() -> None:
     window.tick(PAUSE_S)
     assert window.take(PAUSE_S) is not None
     assert window.next_due_s() == RETRY_S  # there are ready batches, and no place for them
+
+
+def test_batches_that_are_committed_leave_no_times_behind() -> None:
+    window = SendWindow()
+    most = 0
+    for number in range(1_000):
+        window.add([batch(number)])
+        assert window.take(0.0) is not None
+        window.answered(number, Event.ACCEPTED, 0.0)
+        if number != 5:  # one that the lake does not commit, and that must go again
+            window.commit({"telemetry": ((batch(number).first_seq, batch(number).end_seq),)})
+        most = max(most, len(window._due))
+    assert most <= 2 * 2 + DUE_EXTRA + 1
+    window.tick(RESEND_S)
+    again = window.take(RESEND_S)
+    assert again is not None
+    assert again.batch.id == 5

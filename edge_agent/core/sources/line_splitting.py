@@ -14,6 +14,11 @@ class LineSplitter:
         self._rest = b""
         self._has_rest = False
 
+    @property
+    def rest_bytes(self) -> int | None:
+        """How many bytes came after the last newline; None when they are more than were kept."""
+        return len(self._rest) if len(self._rest) < KEPT_BYTES else None
+
     def feed(self, block: bytes) -> list[bytes]:
         """Return the lines that this block completes."""
         first, *more = block.split(b"\n")

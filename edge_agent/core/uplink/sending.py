@@ -23,6 +23,7 @@ RESEND_S: Final = 30.0  # s; some twenty times the way to the lake and back, so 
 RESEND_S_MAX: Final = 300.0  # s; a lake that stands still for an hour gets each batch a dozen times, not a hundred
 RETRY_S: Final = 2.0  # s; a gateway restarts in about this time
 RETRY_S_MAX: Final = 60.0  # s
+DUE_EXTRA: Final = 64  # times of batches that are gone, kept beside as many as there are batches, until they pass
 PAUSE_S: Final = (
     1.0  # s; after an answer that says "nobody listens" or "too much": at most a window of batches a second
 )
@@ -266,3 +267,7 @@ class SendWindow:
     def _due_in(self, sending: Sending, now_s: float, first_s: float, most_s: float) -> None:
         wait_s = min(most_s, first_s * 2.0 ** min(sending.attempts - 1, 16))
         heapq.heappush(self._due, (now_s + wait_s, sending.batch.id, sending.attempts))
+        if len(self._due) > 2 * len(self._sendings) + DUE_EXTRA:
+            # A drain commits thousands of batches long before their times.
+            self._due = [due for due in self._due if due[1] in self._sendings]
+            heapq.heapify(self._due)
