@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -32,11 +32,14 @@ from edge_agent.config import (
     MqttConfig,
     contracts_of,
 )
+from edge_agent.consent import ConsentDesk
 from edge_agent.consent_terms import check_terms, open_consent
+from edge_agent.core.consent.person_keys import PersonKeys
 from edge_agent.core.intake import Intake, Parts, Plan
 from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, LITE_CHUNK_EVENTS_MAX
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
+from edge_agent.core.spool.record import Meta
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.spool.spool import Spool
 from edge_agent.core.uplink.link import RenewalNews, Wake
@@ -54,18 +57,67 @@ if TYPE_CHECKING:
 KEY_FILE: Final = "spool.key"
 
 
+class _Stored(NamedTuple):
+    """What an agent keeps over its restarts; `desk` and `persons` are there where events need people's consent."""
+
+    disk: FolderDisk
+    epochs: EpochFile
+    spool: Spool
+    desk: ConsentDesk
+    persons: PersonKeys
+
+
 def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
     """Run an agent until it is done or told to stop by SIGTERM or SIGINT; print its ledger; return the exit code."""
     clock = WallClock()
     rng = random.SystemRandom()
-    files = {source.contract: source for source in config.sources if isinstance(source, FileSource)}
-    disk = FolderDisk(Path(config.spool_dir))
-    key = open_key(Path(config.spool.key_file or Path(config.spool_dir) / KEY_FILE))
+    inbox = QueueInbox()
+    stored = _open_stored(config, clock)
+    spool, newest = stored.spool, stored.spool.recovered.newest
+    holder = _Credentials(config.mqtt)
+    supply = _supply(config, spool.epoch, holder, clock, rng, inbox)
+    begun = supply.begin(newest.release if newest is not None else 0) if supply is not None else None
+    if supply is not None and begun is None:
+        return 0  # told to stop before there was a first release
+    plan = begun.plan if begun is not None else _fixed_plan(config, spool.epoch)
+    before = begun.before if begun is not None else None
+    intake = Intake(before or plan, newest, stored.persons)
+    reception = _reception(config, inbox, newest, stored.desk)
+    sources = {source.contract: open_file(source, stored.disk) for source in _files(config)}
+    resume(intake, spool, sources, clock.now_ms())
+    if before is not None:
+        intake.adopt(Parts(plan), clock.now_ms())
+    teller = StatusTeller(Path(config.status_file), ServiceManager(os.environ), log)
+
+    def tell(report: Report) -> None:
+        stored.epochs.note(report.epoch, report.ack)
+        teller.tell(report)
+
+    uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
+    agent = Agent(
+        _settings(config), intake, spool, _feeds(config, sources), reception,
+        uplink, inbox, clock, rng.random, pss_mb, tell, time.process_time,
+    )  # fmt: skip
+    agent.bundles = supply.swaps(intake) if supply is not None else None
+    agent.answer_pulls(stores=config.spool.ring_hours > 0)
+    agent.certificates = holder.rotation = _rotation(config, agent, uplink, inbox, clock, rng)
+    _stop_on_signals(agent, inbox)
+    report = agent.run()
+    teller.close()
+    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    sys.stdout.flush()
+    return agent.exit_code(report)
+
+
+def _open_stored(config: AgentConfig, clock: Clock) -> _Stored:
+    folder = Path(config.spool_dir)
+    disk = FolderDisk(folder)
+    key = open_key(Path(config.spool.key_file or folder / KEY_FILE))
     desk, persons = open_consent(disk, key, clock)
-    epochs = EpochFile(Path(config.spool_dir))
+    epochs = EpochFile(folder)
     spool = open_spool(
         disk,
-        _identity(config.device, files, epochs.next_after(clock.now_ms())),
+        _identity(config, epochs.next_after(clock.now_ms())),
         cipher_of(key),
         Retention(int(config.spool.ring_hours * 3_600_000), config.spool.ring_bytes if config.spool.ring_hours else 0),
         config.spool.quota_bytes,
@@ -75,71 +127,54 @@ def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
     if spool.recovered.newest is None:
         # Its epoch is this second: a spool that is made after it must not have the same.
         time.sleep(1.0 - time.time() % 1.0)
-    inbox = QueueInbox()
-    holder = _Credentials(config.mqtt)
-    supply = _supply(config, spool.epoch, holder, clock, rng, inbox)
-    newest = spool.recovered.newest
-    decided_by = newest.release if newest is not None else 0
-    begun = supply.begin(decided_by) if supply is not None else None
-    if supply is not None and begun is None:
-        return 0  # told to stop before there was a first release
-    plan = begun.plan if begun is not None else _fixed_plan(config, spool.epoch)
-    before = begun.before if begun is not None else None
-    intake = Intake(before or plan, newest, persons)
-    reception = Reception(
+    return _Stored(disk, epochs, spool, desk, persons)
+
+
+def _files(config: AgentConfig) -> list[FileSource]:
+    return [source for source in config.sources if isinstance(source, FileSource)]
+
+
+def _reception(config: AgentConfig, inbox: QueueInbox, newest: Meta | None, desk: ConsentDesk) -> Reception:
+    return Reception(
         [open_pushed(source, inbox.put) for source in config.sources if not isinstance(source, FileSource)],
-        {contract for source in config.sources for contract in contracts_of(source)} - files.keys(),
-        spool.recovered.newest.producers if spool.recovered.newest is not None else Producers(),
+        {contract for source in config.sources for contract in contracts_of(source)}
+        - {file.contract for file in _files(config)},
+        newest.producers if newest is not None else Producers(),
         desk,
         {source.name: contracts_of(source) for source in config.sources},
     )
-    sources = {contract: open_file(source, disk) for contract, source in files.items()}
-    resume(intake, spool, sources, clock.now_ms())
-    if before is not None:
-        intake.adopt(Parts(plan), clock.now_ms())
+
+
+def _feeds(config: AgentConfig, sources: Mapping[str, Source]) -> Feeds:
     flush_interval_s = config.flush_interval_ms / 1_000
     events_max = LITE_CHUNK_EVENTS_MAX if config.profile == "lite" else CHUNK_EVENTS_MAX
-    feeds = Feeds(
-        [
-            Feed(name, sources[name], file.rate_events_per_s, flush_interval_s, events_max)
-            for name, file in files.items()
-        ]
+    rates = {file.contract: file.rate_events_per_s for file in _files(config)}
+    return Feeds([Feed(name, source, rates[name], flush_interval_s, events_max) for name, source in sources.items()])
+
+
+def _rotation(
+    config: AgentConfig, agent: Agent, uplink: MqttUplink, inbox: QueueInbox, clock: Clock, rng: random.Random
+) -> Rotation | None:
+    if config.mqtt.identity_dir is None:
+        return None
+    return Rotation(
+        Path(config.mqtt.identity_dir),
+        config.device,
+        put=lambda event: inbox.put(RenewalNews(event)),
+        publish=uplink.request_certificate,
+        reconnect=agent.reconnect,
+        clock=clock,
+        random=rng.random,
     )
-    teller = StatusTeller(Path(config.status_file), ServiceManager(os.environ), log)
 
-    def tell(report: Report) -> None:
-        epochs.note(report.epoch, report.ack)
-        teller.tell(report)
 
-    uplink = MqttUplink(config.mqtt, config.device, config.shard, inbox, holder.files)
-    agent = Agent(
-        _settings(config), intake, spool, feeds, reception,
-        uplink, inbox, clock, rng.random, pss_mb, tell, time.process_time,
-    )  # fmt: skip
-    agent.bundles = supply.swaps(intake) if supply is not None else None
-    agent.answer_pulls(stores=config.spool.ring_hours > 0)
-    if config.mqtt.identity_dir is not None:
-        agent.certificates = holder.rotation = Rotation(
-            Path(config.mqtt.identity_dir),
-            config.device,
-            put=lambda event: inbox.put(RenewalNews(event)),
-            publish=uplink.request_certificate,
-            reconnect=agent.reconnect,
-            clock=clock,
-            random=rng.random,
-        )
-
+def _stop_on_signals(agent: Agent, inbox: QueueInbox) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         agent.stop()
         inbox.put(Wake())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    report = agent.run()
-    teller.close()
-    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    sys.stdout.flush()
-    return agent.exit_code(report)
 
 
 class _Credentials:
@@ -163,10 +198,10 @@ class _Credentials:
         return generation.cert_file, generation.key_file
 
 
-def _identity(device: str, files: Mapping[str, FileSource], epoch: int) -> Identity:
+def _identity(config: AgentConfig, epoch: int) -> Identity:
     # A followed file is one of several, of which the first may be gone.
-    sources = {name: first_line_crc32(Path(file.file)) for name, file in files.items() if not file.follow}
-    return Identity(device, epoch, sources, FORMAT)
+    sources = {file.contract: first_line_crc32(Path(file.file)) for file in _files(config) if not file.follow}
+    return Identity(config.device, epoch, sources, FORMAT)
 
 
 def _supply(
@@ -194,7 +229,7 @@ def _fixed_plan(config: AgentConfig, epoch: int) -> Plan:
 
 def _plan_of(config: AgentConfig, epoch: int, bundle: Bundle, folder: Path) -> Plan:
     check_terms(config, bundle)
-    texts = {source.contract for source in config.sources if isinstance(source, FileSource) and is_csv(source.file)}
+    texts = {source.contract for source in _files(config) if is_csv(source.file)}
     return bundle_files.plan_of(
         bundle,
         folder,

@@ -1,45 +1,26 @@
 """What a device does with events of people: step by step, on a full disk, over restarts, beyond its limits."""
 
-import contextlib
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from contracts import pulls, ranges
-from contracts.bundle import Bundle, Dictionary, Stream, Windows
-from contracts.contract import check as check_contract
-from contracts.errors import ContractError
-from contracts.pulls import PullRequest
-from contracts.ranges import RangeSet
-from edge_agent.adapters.disk import FolderDisk
-from edge_agent.config import AgentConfig, FileSource, HttpSource, MqttConfig, MqttSource, SpoolConfig, Subscription
-from edge_agent.consent_terms import check_terms
 from edge_agent.core.arrays import ARRAYS
-from edge_agent.core.consent import admission, register, waiting
+from edge_agent.core.consent import admission, waiting
 from edge_agent.core.consent.person_keys import file_of
 from edge_agent.core.consent.portions import Portion
-from edge_agent.core.consent.pseudonyms import Pseudonyms
-from edge_agent.core.consent.reckoning import found_in
-from edge_agent.core.consent.register import REGISTER_FILE, Register, Standing
-from edge_agent.core.consent.waiting import Waiting
+from edge_agent.core.consent.register import REGISTER_FILE, Standing
 from edge_agent.core.events import Reader
-from edge_agent.core.intake import Intake
 from edge_agent.core.sources.admissions import Admissions
-from edge_agent.core.sources.offers import Offered, Outcome, Settled, Wish
+from edge_agent.core.sources.offers import Offered, Outcome, Wish
 from edge_agent.core.sources.producers import Producers, key_of
-from edge_agent.core.spool.record import BatchRef, Meta, StoredRef
 from edge_agent.core.spool.reserve import RESERVE_FILE
-from edge_agent.errors import BundleError, ConfigError, ConsentError
 from edge_agent.operating import spool_check
 from edge_agent.operating.spool_check import SpoolFound
-from edge_agent.pulls import Pulls
+from tests.edge_agent.consent_ground import PERSON, Ground, lines_of
 from tests.edge_agent.consenting import (
     DEVICE_KEY,
     PSEUDONYMS,
@@ -52,40 +33,8 @@ from tests.edge_agent.consenting import (
     register_of,
     visit,
 )
-from tests.edge_agent.plant import CONTRACTS, bundle_of, contract, rows_of
 from tests.edge_agent.simulated import DEVICE
 from tests.edge_agent.worlds import Crash, MemoryDisk
-
-PERSON = "林-7f3a"
-
-
-class Ground:
-    """Clock and randomness of a desk, and the desk."""
-
-    def __init__(self, disk: MemoryDisk | None = None) -> None:
-        self.rng = random.Random(7)
-        self.disk = disk if disk is not None else MemoryDisk()
-        self.desk, self.keys = desk_of(self.disk, self)
-        self.admissions = Admissions(Producers())
-
-    def now_ms(self) -> int:
-        return 1_800_000_000_000
-
-    def monotonic_s(self) -> float:
-        return 5.0
-
-    def take(self, lines: list[bytes], first: int | None = None) -> Settled:
-        producer = "app" if first is not None else None
-        self.desk.take(Offered("apps", 1, VISITS.id, tuple(lines), producer, first), self.admissions)
-        (answer,) = self.admissions.written()
-        return answer.settled
-
-    def decide(self, wish: Wish, person: str = PERSON) -> Settled:
-        return self.desk.decide(person, wish, self.admissions)
-
-
-def lines_of(*seqs: int, person: str = PERSON) -> list[bytes]:
-    return [line_of(visit(seq, person)) for seq in seqs]
 
 
 def test_nothing_of_a_person_who_has_not_decided_is_on_the_disk() -> None:
@@ -354,164 +303,3 @@ def test_a_producer_that_goes_on_gives_up_what_a_restart_took() -> None:
     assert again.take([], 0).held_from == 0
     settled = again.take(lines_of(3), 3)
     assert (settled.held, settled.held_from, settled.next_number) == (1, 3, 4)
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=60, unique_by=lambda pair: pair[1]))
-def test_what_waits_is_what_came_and_was_not_taken(events: list[tuple[str, int]]) -> None:
-    held = Waiting()
-    for person, number in events:
-        held.add("visits", person, str(number).encode(), "app", number)
-        assert list(held.overflow()) == []
-    assert held.since(0) == len(held) == len(events)
-    assert [one.number for one in held.take("a")] == [number for person, number in events if person == "a"]
-    left = sorted(number for person, number in events if person == "b")
-    assert sorted(held.numbers("app")) == left
-    assert held.size_bytes == sum(len(str(number)) for number in left)
-    assert held._runs == len(ranges.union((number, number + 1) for number in left))
-
-
-def test_numbers_that_are_scattered_have_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "RUNS_MAX", 3)
-    held = Waiting()
-    for number in range(0, 12, 2):
-        held.add("visits", "a", b"x", "app", number)
-        gone = [one.number for one in held.overflow()]
-        assert gone == ([number - 6] if number >= 6 else [])
-
-
-@given(st.binary(max_size=60), st.integers(0, 400), st.integers(1, 255))
-def test_a_register_that_was_changed_is_not_followed(junk: bytes, at: int, flip: int) -> None:
-    whole = register.encode(register.granted(Register(), "p", 7, {"visits": 3}, 5), PSEUDONYMS)
-    assert register.decode(whole, PSEUDONYMS).open[0].waited == {"visits": 3}
-    at %= len(whole)
-    changed = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
-    for data in (junk, changed, whole[:at]):
-        found = None
-        with contextlib.suppress(ConsentError):
-            found = register.decode(data, PSEUDONYMS)
-        assert found in (None, register.decode(whole, PSEUDONYMS))
-    with pytest.raises(ConsentError, match="put back the file or the key"):
-        register.decode(whole, Pseudonyms(b"another key"))
-
-
-def test_a_register_has_limits_and_a_refusal_is_taken_beyond_that_of_open_decisions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(register, "PERSONS_MAX", 2)
-    monkeypatch.setattr(register, "OPEN_MAX", 2)
-    ground = Ground()
-    assert ground.decide(Wish.GRANT, "a").outcome is Outcome.TAKEN
-    assert ground.decide(Wish.GRANT, "b").outcome is Outcome.TAKEN
-    assert ground.decide(Wish.GRANT, "c").code == "consent_full"
-    assert ground.decide(Wish.REFUSE, "a").outcome is Outcome.TAKEN
-    assert ground.decide(Wish.GRANT, "a").code == "consent_full"
-    ground.desk.destroy_rest()
-    assert len(key_files(ground.disk)) == 1
-
-
-def test_a_key_that_was_lost_is_replaced_and_its_rows_are_not_called_refused() -> None:
-    ground = Ground()
-    ground.decide(Wish.GRANT)
-    (name,) = key_files(ground.disk)
-    ground.disk.files[name] = b"rot"
-    after = Ground(ground.disk)
-    (entry,) = after.desk.register.entries.values()
-    assert entry.key in after.keys
-    assert after.keys.withdrawn == frozenset()
-    assert register_of(after.disk) == after.desk.register
-
-
-def test_a_batch_counts_to_the_spool_until_the_lake_has_it() -> None:
-    refs = tuple(BatchRef("visits", first, 10, 5, 100, key) for first, key in ((0, 7), (10, 8), (20, 7), (30, 7)))
-    stored = tuple(
-        StoredRef("visits", first, 10, first + 3, 50, 60, 0, False, key=key) for first, key in ((0, 7), (10, 8))
-    )
-    meta = Meta(0, {}, batches=refs, stored=stored)
-    committed: dict[str, RangeSet] = {"visits": ((0, 20), (30, 40))}
-    found = found_in([meta], 7, committed, {"visits": ((30, 40),)})
-    assert (found.spool, found.ring) == ({"visits": 10}, {"visits": 8})
-    assert [(damage.first_seq, damage.rows, damage.withdrawn) for damage in found.damages] == [(20, 5, True)]
-
-
-def test_a_file_is_overwritten_where_it_lies_before_it_goes(tmp_path: Path) -> None:
-    disk = FolderDisk(tmp_path)
-    disk.replace("person-1.key", b"secret" * 10)
-    with open(tmp_path / "person-1.key", "rb") as opened:
-        disk.shred("person-1.key")
-        left = opened.read()
-    assert len(left) == 60
-    assert b"secret" not in left
-    assert not (tmp_path / "person-1.key").exists()
-    disk.shred("person-1.key")
-    disk.close()
-
-
-def config_of(source: Any, key_file: str | None = "/keys/device.key") -> AgentConfig:
-    mqtt = MqttConfig("127.0.0.1", 1, "ca", "cert", "key")
-    return AgentConfig(
-        device="d", shard=0, mqtt=mqtt, bundle_dir="bundle", spool_dir="spool", status_file="status", sources=(source,),
-        spool=SpoolConfig(key_file),
-    )  # fmt: skip
-
-
-WINDOWS = (Windows("telemetry_windows", 1, ("duration_s",)),)
-WEB = HttpSource("web", 8_640, ("visits",), "token")
-
-
-@pytest.mark.parametrize(
-    ("source", "change", "error", "text"),
-    [
-        (FileSource("f", "x.jsonl", "visits"), lambda b: b, ConfigError, "expected a socket or HTTP"),
-        (MqttSource("m", "127.0.0.1", "c", (Subscription("t", "visits"),)), lambda b: b, ConfigError, "local broker"),
-        (WEB, lambda b: replace(b, contracts=b.contracts[:-1]), BundleError, "expected contract consents"),
-        (
-            WEB,
-            lambda b: replace(b, streams=(Stream("visits", windows=WINDOWS),)),
-            BundleError,
-            "expected no windows",
-        ),
-        (
-            WEB,
-            lambda b: replace(b, dictionaries=(Dictionary(1, "visits", "v.zdict", ""),)),
-            BundleError,
-            "expected no dictionary",
-        ),
-    ],
-)  # fmt: skip
-def test_a_device_that_could_not_keep_its_word_does_not_start(
-    source: Any, change: Callable[[Bundle], Bundle], error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
-        check_terms(config_of(source), change(bundle_of()))
-
-
-def test_without_a_key_file_nothing_that_needs_consent_is_taken() -> None:
-    with pytest.raises(ConfigError, match=r"expected spool\.key_file"):
-        check_terms(config_of(WEB, None), bundle_of())
-    check_terms(config_of(WEB), bundle_of())
-    check_terms(config_of(replace(WEB, contracts=("clicks",)), None), bundle_of())
-
-
-def test_nobody_can_ask_a_device_for_events_that_need_consent() -> None:
-    world = ConsentWorld(1, [])
-    _, keys = desk_of(world.disk, world)
-    spool = world.opened(keys)
-    plan = replace(world.plan_for(spool.epoch), pulls=contract("pulls"))
-    worker = Pulls(Intake(plan, None, keys), spool, lambda _text: None)
-    asked = PullRequest("0" * 16, "visits", 0, 10**15, asked_at_ms=world.now_ms(), expires_at_ms=world.now_ms() + 1_000)
-    worker.hear(asked.id, pulls.encode(asked), world.now_ms())
-    group = worker.advance(world.now_ms())
-    assert group is not None
-    (answer,) = rows_of(contract("pulls"), group.batches[0].data)
-    assert answer["outcome"] == "refused"
-    assert "needs consent" in answer["reason"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("account_id", "a required string"), ("duration_s", "a required string"), ("topic", "maxLength")]
-)
-def test_a_contract_names_its_people_in_a_short_required_text(name: str, text: str) -> None:
-    with pytest.raises(ContractError, match=text):
-        check_contract(replace(VISITS, consent_field=name))
-    with pytest.raises(ContractError, match="classification personal"):
-        check_contract(replace(CONTRACTS["clicks"], consent_field="session_id"))
