@@ -9,7 +9,16 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks import edge_backlog, edge_codec, edge_memory, edge_pull, edge_reduction, edge_swap, edge_throughput
+from benchmarks import (
+    edge_backlog,
+    edge_codec,
+    edge_memory,
+    edge_pull,
+    edge_pull_lake,
+    edge_reduction,
+    edge_swap,
+    edge_throughput,
+)
 from benchmarks.edge_plots import draw
 from benchmarks.result import RESULTS_DIR, Result, result
 from contracts.errors import OperatorMustActError
@@ -47,7 +56,9 @@ def _memory(progress: Progress) -> Measured:
 
 
 def _pull(progress: Progress) -> Measured:
-    return edge_pull.measure(progress), {"ring": edge_pull.RING, "asked": edge_pull.ASKED}
+    on_device = edge_pull.measure(progress)
+    figures, how = edge_pull_lake.measure(progress)
+    return {**on_device, **figures}, {"ring": edge_pull.RING, "device": edge_pull.ASKED, "lake": how}
 
 
 PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {

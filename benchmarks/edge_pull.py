@@ -1,4 +1,4 @@
-"""How long a pull takes: ten minutes of raw data out of a ring of some hours. A part of the edge's figures.
+"""What a pull costs a device: ten minutes of raw data out of a ring of some hours. A part of the edge's figures.
 
 - Ring: hours of 1,000 readings a second of the shuttle sensor record, a tenth kept, encrypted, in the spool's own form.
   The ten minutes that are asked for went through the agent's intake in flushes of 200; the hours before and after are
@@ -70,7 +70,7 @@ _Times = list[float]
 def measure(
     progress: Callable[[str], None], hours: tuple[float, float] = (HOURS_BEFORE, HOURS_AFTER)
 ) -> dict[str, float]:
-    """Return `pull_s`, and what else was seen on the way."""
+    """Return `pull_device_s`, and what else was seen on the way."""
     with TemporaryDirectory(prefix="fieldlake-pull-") as folder:
         progress(f"pull: a ring of {sum(hours):.1f} hours ...")
         ring = _Ring(Path(folder), hours)
@@ -242,7 +242,7 @@ class _Run:
         gaps_ms = [1_000 * (later - sooner) for sooner, later in pairwise(during)]
         late_ms = max(gaps_ms, default=0.0) - 1_000 * FLUSH_EVENTS / EVENTS_PER_S
         return {
-            "pull_s": round(self._answered_s - self._asked_s, 3),
+            "pull_device_s": round(self._answered_s - self._asked_s, 3),
             "pull_cpu_s": round(self._answered_cpu_s - self._asked_cpu_s, 3),
             "pull_rows": float(self.rows),
             "pull_wire_mb": round(self.wire_bytes / 1e6, 2),
