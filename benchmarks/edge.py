@@ -20,7 +20,7 @@ from benchmarks import (
     edge_throughput,
 )
 from benchmarks.edge_plots import draw
-from benchmarks.result import RESULTS_DIR, Result, result
+from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from contracts.errors import OperatorMustActError
 
 NAME: Final = "edge"
@@ -36,23 +36,23 @@ def _codec(progress: Progress) -> Measured:
 
 
 def _memory(progress: Progress) -> Measured:
-    full = edge_memory.measure("full", MEMORY_S, progress)
-    lite = edge_memory.measure("lite", MEMORY_S, progress)
+    found = edge_memory.measure("full", MEMORY_S, progress)
     progress(f"memory, full profile: within {CGROUP_MIB} MiB ...")
     figures = {
-        "pss_full_median_mb": full["median_mb"],
-        "pss_full_max_mb": full["max_mb"],
-        "pss_lite_median_mb": lite["median_mb"],
-        "pss_lite_max_mb": lite["max_mb"],
+        "pss_full_median_mb": found["median_mb"],
+        "pss_full_max_mb": found["max_mb"],
         "cgroup_96mb_ok": edge_memory.cgroup_ok(CGROUP_MIB, MEMORY_S),
     }
-    how = {
-        "seconds": MEMORY_S,
-        "cgroup": f"{CGROUP_MIB} MiB without swap, the whole run again",
-        "events_per_s": {"full": full["events_per_s"], "lite": lite["events_per_s"]},
-        "plot": {"full": full["samples"], "lite": lite["samples"]},
-    }
-    return figures, how
+    return figures, _memory_how("full", found) | {"cgroup": f"{CGROUP_MIB} MiB without swap, the whole run again"}
+
+
+def _memory_lite(progress: Progress) -> Measured:
+    found = edge_memory.measure("lite", MEMORY_S, progress)
+    return {"pss_lite_median_mb": found["median_mb"], "pss_lite_max_mb": found["max_mb"]}, _memory_how("lite", found)
+
+
+def _memory_how(profile: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"seconds": MEMORY_S, "events_per_s": found["events_per_s"], "plot": {profile: found["samples"]}}
 
 
 def _pull(progress: Progress) -> Measured:
@@ -66,6 +66,7 @@ PARTS: Final[dict[str, Callable[[Progress], Measured]]] = {
     "reduction": edge_reduction.measure,
     "throughput": edge_throughput.measure,
     "memory": _memory,
+    "memory_lite": _memory_lite,
     "backlog": edge_backlog.measure,
     "swap": edge_swap.measure,
     "pull": _pull,
@@ -77,7 +78,7 @@ def run(progress: Progress, only: Sequence[str] = ()) -> Result:
     if unknown := set(only) - PARTS.keys():
         raise OperatorMustActError(f"edge: expected parts of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     before = _before() if only else None
-    figures: dict[str, float | int | None] = dict(before.figures) if before is not None else {}
+    figures: Figures = dict(before.figures) if before is not None else {}
     how: dict[str, Any] = dict(before.how) if before is not None else {}
     for name in only or PARTS:
         progress(f"{name} ...")

@@ -20,7 +20,7 @@ from msgspec import Struct
 from benchmarks.chaos.kills import PAUSE_S, Killed, carry_out, expected_s, plan
 from benchmarks.chaos.readings import TELEMETRY, Readings, keep_a_share, make_readings
 from benchmarks.chaos.timeline import RowWatch, draw
-from benchmarks.result import RESULTS_DIR, Result, result
+from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from benchmarks.steady import free_port_base
 from contracts.bundle import Bundle
 from contracts.errors import OperatorMustActError
@@ -123,7 +123,7 @@ def _flow(
 def _result(seen: Run, readings: Readings, steps: Steps) -> Result:
     verdict = seen.verdict
     sums = [ledger["streams"][TELEMETRY] for ledger in seen.ledgers.values()]
-    figures: dict[str, float | int | None] = {
+    figures: Figures = {
         "chaos_kills": len(seen.killed),
         "chaos_lost": verdict.rows_lost,
         "chaos_doubled": verdict.rows_doubled,

@@ -21,7 +21,7 @@ from benchmarks.detection import nab, skab
 from benchmarks.detection.plots import draw
 from benchmarks.detection.published import scores_on
 from benchmarks.detection.source import set_dir
-from benchmarks.result import RESULTS_DIR, Result, result
+from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from contracts.errors import OperatorMustActError
 from edge_agent.core.filter.level import LEVEL_ALARM, LevelSettings, LevelShift
 from edge_agent.core.filter.novelty import NOVELTY_ALARM, Novelty, NoveltySettings
@@ -52,7 +52,7 @@ def run(tell: Callable[[str], None]) -> Result:
     tell("cost ...")
     cost = _cost()
     draw(RESULTS_DIR / "edge-detection.png", records, levels, corpus, novelties, nab_how)
-    figures: dict[str, float | int | None] = {**skab_figures, **nab_figures, **cost}
+    figures: Figures = {**skab_figures, **nab_figures, **cost}
     how = {"skab": skab_how, "nab": nab_how, "cost": "processor time for chunks of 64 events, 8 sensors for the level"}
     return result("edge-detection", how, figures)
 

@@ -75,6 +75,7 @@ def _swap(axes: Axes, data: Any) -> None:
 PANELS: Final[dict[str, Callable[[Axes, Any], None]]] = {
     "codec": _codec,
     "memory": _memory,
+    "memory_lite": _memory,
     "backlog": _backlog,
     "swap": _swap,
 }

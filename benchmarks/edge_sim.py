@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display: it writes files only
 from matplotlib import pyplot as plt
 
-from benchmarks.result import RESULTS_DIR, Result, result
+from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from tests.sim.faults import Fault
 from tests.sim.play import Outcome, play
 
@@ -42,7 +42,7 @@ def sum_up(outcomes: Sequence[Outcome], took_s: float) -> Result:
     """Return the figures of schedules that were played. A schedule failed if anything did not hold, or never ended."""
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
     converged_s = sorted(outcome.converged_s for outcome in outcomes if outcome.failure is None)
-    figures: dict[str, float | int | None] = {
+    figures: Figures = {
         "sim_schedules": len(outcomes),
         "sim_lost": sum(outcome.lost for outcome in outcomes),
         "sim_doubled": sum(outcome.doubled for outcome in outcomes),

@@ -5,13 +5,15 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import psutil
 from msgspec import Struct
 
 RESULTS_DIR: Final = Path(__file__).resolve().parent / "results"
+
+Figures: TypeAlias = dict[str, float | int | bool | None]  # None: it could not be measured
 
 
 class Result(Struct, frozen=True):
@@ -22,10 +24,10 @@ class Result(Struct, frozen=True):
     when: str
     machine: str
     how: dict[str, Any]
-    figures: dict[str, float | int | None]
+    figures: Figures
 
 
-def result(name: str, how: dict[str, Any], figures: dict[str, float | int | None]) -> Result:
+def result(name: str, how: dict[str, Any], figures: Figures) -> Result:
     """Return a result stamped with this commit, this moment and this machine."""
     return Result(name, _commit(), dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), machine(), how, figures)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.result import RESULTS_DIR, Result, result
+from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from benchmarks.steady import Steady, measure_steady
 from contracts.errors import OperatorMustActError
 from infra.demo.figures import latency
@@ -50,7 +50,7 @@ def run(tell: Callable[[str], None]) -> Result:
     steady = measure_steady(tell)
     _plot(steady)
     spread = {name: latency(samples) for name, samples in steady.latencies_ms.items()}
-    figures: dict[str, float | int | None] = {key: report["figures"][key] for key in FROM_DEMO}
+    figures: Figures = {key: report["figures"][key] for key in FROM_DEMO}
     figures |= {
         "freshness_p50_ms": spread["freshness"].p50_ms,
         "freshness_p99_ms": spread["freshness"].p99_ms,

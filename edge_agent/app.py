@@ -21,7 +21,7 @@ from edge_agent.adapters.epochs import EpochFile
 from edge_agent.adapters.identity import IdentityFolder
 from edge_agent.adapters.mqtt import MqttUplink, QueueInbox
 from edge_agent.adapters.opening import open_file, open_pushed
-from edge_agent.adapters.process import WallClock, pss_mb
+from edge_agent.adapters.process import Trimming, WallClock, pss_mb
 from edge_agent.adapters.rotation import Rotation
 from edge_agent.adapters.service_manager import ServiceManager
 from edge_agent.adapters.source_files import first_line_crc32, is_csv
@@ -89,7 +89,10 @@ def run(config: AgentConfig, log: BoundedHandler | None = None) -> int:
         intake.adopt(Parts(plan), clock.now_ms())
     teller = StatusTeller(Path(config.status_file), ServiceManager(os.environ), log)
 
+    trimming = Trimming()
+
     def tell(report: Report) -> None:
+        trimming.turn()
         stored.epochs.note(report.epoch, report.ack)
         teller.tell(report)
 

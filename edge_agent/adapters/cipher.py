@@ -19,7 +19,7 @@ from edge_agent.ports import Cipher
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
-ROOM_BYTES: Final = 131_072  # bytes; a block is a micro-batch at most, or one flush of stored events
+ROOM_BYTES: Final = 32_768  # bytes; most blocks are smaller: one flush of a device of 1,000 events/s is 5 KB
 OVERHEAD_BYTES: Final = NONCE_BYTES + TAG_BYTES
 
 _GET_TAG: Final = 0x10  # EVP_CTRL_AEAD_GET_TAG

@@ -137,10 +137,18 @@ class Aggregate:
             Measure.VARIANCE: [moments.squares / moments.count for moments in of_each],
             Measure.LAST: list(self._last[2]),
         }
-        ranked = [measure for measure in measures if measure in RANKED]
-        ordered = [sorted(column) for column in self._columns] if ranked else []
-        found |= {measure: [_quantile(values, RANKS[measure]) for values in ordered] for measure in ranked}
+        found |= self._quantiles([measure for measure in measures if measure in RANKED])
         return Summary({measure: found[measure] for measure in measures})
+
+    def _quantiles(self, ranked: Sequence[Measure]) -> dict[Measure, list[float]]:
+        found: dict[Measure, list[float]] = {measure: [] for measure in ranked}
+        if ranked:
+            # One sensor after the other: sorted, its values are objects of 32 bytes each for as long as they are held.
+            for column in self._columns:
+                values = sorted(column)
+                for measure in ranked:
+                    found[measure].append(_quantile(values, RANKS[measure]))
+        return found
 
     def _counted(self, count: int, last: tuple[int, int, Sequence[float]]) -> None:
         self.count += count
