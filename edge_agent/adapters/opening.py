@@ -4,7 +4,7 @@ import random
 import time
 from pathlib import Path
 
-from edge_agent.adapters.followed_file import FileMarks
+from edge_agent.adapters.file_marks import FileMarks
 from edge_agent.adapters.source_files import open_source
 from edge_agent.config import FileSource, HttpSource, MqttSource, PushedSource, SocketSource
 from edge_agent.ports import Disk, PushSource, Put, Source
