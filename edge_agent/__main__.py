@@ -1,5 +1,10 @@
 """`python -m edge_agent --config FILE`: a device's agent; `status`, `try`, `doctor` look at one."""
 
+# ruff: noqa: E402 - what is deferred must be so before the first import of it
+from edge_agent.adapters.deferred import defer
+
+defer("ipaddress")  # which pathlib has urllib load, for addresses in brackets: 0.3 MB
+
 import logging
 import os
 import sys
@@ -10,7 +15,6 @@ from typing import Final
 
 from contracts.errors import FieldlakeError
 from edge_agent import logs
-from edge_agent.adapters.deferred import defer
 from edge_agent.config import load
 
 COMMANDS: Final = ("status", "try", "doctor")

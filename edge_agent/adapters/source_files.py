@@ -2,15 +2,17 @@
 
 import zlib
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_agent.adapters.file_marks import FileMarks, Place
 from edge_agent.adapters.followed_file import BLOCK_BYTES, FollowedFile
 from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
-from edge_agent.core.sources.csv_records import CsvRecords
 from edge_agent.core.sources.line_splitting import KEPT_BYTES, LineSplitter
 from edge_agent.errors import SourceError
 from edge_agent.ports import Source
+
+if TYPE_CHECKING:
+    from edge_agent.core.sources.csv_records import CsvRecords
 
 CHUNK_BYTES_MAX: Final = 4_194_304  # bytes of lines handed out at once; bounds a flush whose events are all long
 BOM: Final = b"\xef\xbb\xbf"
@@ -26,7 +28,14 @@ def open_source(path: Path, *, follow: bool, marks: FileMarks | None = None) -> 
         blocks: Blocks = FollowedFile(path, marks or FileMarks()) if follow else WholeFile(path)
     except OSError as error:
         raise SourceError(f"source {path}: expected a readable file: {error.strerror}") from error
-    return FileReader(path, blocks, CsvRecords() if is_csv(path.name) else None)
+    return FileReader(path, blocks, _csv_records() if is_csv(path.name) else None)
+
+
+def _csv_records() -> "CsvRecords":
+    # Only for one: 0.1 MB.
+    from edge_agent.core.sources.csv_records import CsvRecords
+
+    return CsvRecords()
 
 
 def is_csv(name: str) -> bool:
@@ -109,7 +118,7 @@ class FileReader:
     A byte order mark is not part of the first line. A line that was cut off by the end of its file is an event.
     """
 
-    def __init__(self, path: Path, blocks: Blocks, records: CsvRecords | None) -> None:
+    def __init__(self, path: Path, blocks: Blocks, records: "CsvRecords | None") -> None:
         self.at_end = False
         self._path = path
         self._blocks = blocks
