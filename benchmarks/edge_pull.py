@@ -35,7 +35,8 @@ from edge_agent.app import resume
 from edge_agent.core.accounts import Count
 from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.filter.filtering import Filter
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
 from edge_agent.core.spool.record import Meta

@@ -35,7 +35,8 @@ from edge_agent.config import (
 from edge_agent.consent import ConsentDesk
 from edge_agent.consent_terms import check_terms, open_consent
 from edge_agent.core.consent.person_keys import PersonKeys
-from edge_agent.core.intake import Intake, Parts, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Parts, Plan
 from edge_agent.core.sources.pacing import CHUNK_EVENTS_MAX, LITE_CHUNK_EVENTS_MAX
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool

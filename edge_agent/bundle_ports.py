@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from edge_agent.core.intake import Parts
+from edge_agent.core.plan import Parts
 from edge_agent.core.updates.rollout import Rollout
 
 

@@ -10,7 +10,7 @@ from contracts.errors import OperatorMustActError
 from contracts.ports import Clock
 from edge_agent.bundle_ports import Shelf
 from edge_agent.bundle_updates import BundleUpdates
-from edge_agent.core.intake import Plan
+from edge_agent.core.plan import Plan
 from edge_agent.core.updates import rollout as rollouts
 from edge_agent.core.updates.rollout import Decision, Rollout, State, Step
 from edge_agent.errors import BundleError

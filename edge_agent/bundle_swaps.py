@@ -31,7 +31,8 @@ from contracts.ports import Clock
 from edge_agent.bundle_ports import Done, Shelf, Worker
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.core.codec import payload
-from edge_agent.core.intake import Intake, Parts
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Parts
 from edge_agent.core.updates import rollout as rollouts
 from edge_agent.core.updates.comparison import Budget, Comparison, Judged
 from edge_agent.core.updates.rollout import LIMITS, Decision, Limits, Rollout, State, Step

@@ -21,7 +21,8 @@ from edge_agent.bundle_start import Begun
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.config import AgentConfig, RepositoryBundles, contracts_of
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.updates.rollout import Rollout
 
 if TYPE_CHECKING:

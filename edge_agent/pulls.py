@@ -25,7 +25,8 @@ from contracts.errors import BatchError, BatchFormatError, PullError
 from contracts.offshoots import pulled_of
 from contracts.pulls import NAME_CHARS_MAX, VALID_MS_MAX, Outcome, PullRequest
 from edge_agent.core.events import Column
-from edge_agent.core.intake import Intake, Parts
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Parts
 from edge_agent.core.pulls import walking
 from edge_agent.core.pulls.answers import answer_columns
 from edge_agent.core.pulls.progress import REMEMBERED_MAX, Progress, forget, remember

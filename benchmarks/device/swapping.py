@@ -30,7 +30,8 @@ from edge_agent.adapters.disk import FolderDisk
 from edge_agent.adapters.process import WallClock, pss_mb
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool
 from edge_agent.core.spool.replay import Replayed
 from edge_agent.core.spool.spool import Group

@@ -13,8 +13,9 @@ from contracts.pulls import PULLS
 from edge_agent.adapters import named_files
 from edge_agent.config import ProfileName
 from edge_agent.core.accounts import LEDGER
-from edge_agent.core.intake import CONSENTS, QUARANTINE, Plan
+from edge_agent.core.intake import CONSENTS, QUARANTINE
 from edge_agent.core.metrics import AGENT_METRICS
+from edge_agent.core.plan import Plan
 from edge_agent.core.profile import EventFilter, Profile
 from edge_agent.core.stream import StreamPlan
 from edge_agent.errors import BundleError

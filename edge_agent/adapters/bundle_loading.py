@@ -11,7 +11,7 @@ from contracts.contract import fingerprint
 from contracts.errors import FieldlakeError
 from edge_agent.adapters import bundle_files, bundle_versions, named_files
 from edge_agent.core.codec.unsealing import Form
-from edge_agent.core.intake import Parts, Plan
+from edge_agent.core.plan import Parts, Plan
 
 _log = logging.getLogger(__name__)
 

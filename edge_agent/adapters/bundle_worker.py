@@ -5,7 +5,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from edge_agent.bundle_ports import Done
-from edge_agent.core.intake import Parts
+from edge_agent.core.plan import Parts
 
 
 class ThreadWorker:

@@ -1,37 +1,34 @@
 """Lines in, a group for the spool out: the whole of what a device does with its events, once per flush."""
 
 import zlib
-from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from contracts import topics
 from contracts.contract import Contract
 from contracts.ledger import Fate
 from contracts.microbatch import Flag
-from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained, Wire, add_wire, merge, packet_bytes
+from edge_agent.core.accounts import SPOOL_CORRUPT, WINDOW_LOST, Count, Explained
 from edge_agent.core.codec.payload import Purpose
-from edge_agent.core.codec.sealing import SealedBatch, Sealer
-from edge_agent.core.codec.unsealing import Form, Unsealer
+from edge_agent.core.codec.sealing import SealedBatch
 from edge_agent.core.consent.person_keys import PersonKeys
 from edge_agent.core.consent.personal import Personal, whole_days
 from edge_agent.core.consent.portions import REFUSED, RULE, Portion
-from edge_agent.core.derived import Told, entry_rows, refused_rows, told_rows
+from edge_agent.core.derived import Told, refused_rows, told_rows
 from edge_agent.core.events import Events
 from edge_agent.core.metrics import Metrics, columns_of
-from edge_agent.core.profile import Profile
+from edge_agent.core.plan import Parts, Plan
 from edge_agent.core.pulls.progress import PullState
+from edge_agent.core.records import Records
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.pressure import Step
-from edge_agent.core.spool.record import BatchRef, Meta, Settled, StoredRef
+from edge_agent.core.spool.record import Meta, Settled, StoredRef
 from edge_agent.core.spool.replay import Replayed
 from edge_agent.core.spool.spool import Group
-from edge_agent.core.stream import Stream, StreamPlan, Taken
-from edge_agent.core.uplink.owed import Owed
+from edge_agent.core.stream import Stream, Taken
 
 QUARANTINE: Final = "quarantine"
 CONSENTS: Final = "consents"
@@ -45,66 +42,6 @@ class StoredRows(Struct, frozen=True):
     data: bytes
 
 
-class Plan(Struct, frozen=True):
-    """What the bundle says about a device's streams, whose filters are of the device's profile.
-
-    `dictionaries` are zstd dictionaries by contract id, `version` and `release` are the bundle's. `earlier` are forms
-    of a stream's rows in other bundles of the device: the spool may still hold such rows.
-    Answers to pulls go as rows of `pulls`; without it nothing can be asked for. The device's own figures go as rows of
-    `metrics`; without it they stay with it.
-    """
-
-    device: str
-    shard: int
-    epoch: int
-    ledger: Contract
-    quarantine: Contract
-    streams: tuple[StreamPlan, ...]
-    profile: Profile
-    dictionaries: dict[str, bytes] = {}
-    version: str = ""
-    release: int | None = None
-    earlier: dict[str, tuple[Form, ...]] = {}
-    pulls: Contract | None = None
-    metrics: Contract | None = None
-    consents: Contract | None = None  # of the rows that tell of decisions, where a stream needs consent
-
-
-class Parts:
-    """What a plan is carried out with: made beforehand, so that another plan comes into force between two chunks."""
-
-    def __init__(self, plan: Plan, newest: Meta | None = None) -> None:
-        self.plan = plan
-        contracts = [plan.ledger, plan.quarantine, *([plan.metrics] if plan.metrics is not None else [])]
-        contracts += [c for stream in plan.streams for c in (stream.source, *stream.windows_contracts)]
-        contracts += [stream.sampled for stream in plan.streams if stream.sampled is not None]
-        contracts += [
-            c for c in (plan.pulls, plan.consents, *(stream.pulled for stream in plan.streams)) if c is not None
-        ]
-        self.sealers = {c.id: Sealer(c, plan.epoch, plan.dictionaries.get(c.id, b"")) for c in contracts}
-        self.unsealers = {
-            stream.source.id: Unsealer(
-                stream.source,
-                plan.profile,
-                plan.dictionaries.get(stream.source.id, b""),
-                plan.earlier.get(stream.source.id, ()),
-            )
-            for stream in plan.streams
-        }
-        next_seq = newest.next_seq if newest is not None else {}
-        self.streams = {
-            stream.source.id: Stream(
-                stream,
-                plan.profile,
-                plan.device,
-                plan.epoch,
-                next_seq.get(stream.source.id, 0),
-                newest.open_windows.get(stream.source.id, ()) if newest is not None else (),
-            )
-            for stream in plan.streams
-        }
-
-
 class Intake:
     """Holds the streams, the next number of each and the ledger entries that are owed.
 
@@ -116,24 +53,30 @@ class Intake:
         self.beside: Parts | None = None  # of another bundle, which considers the same events
         self._use(self._parts)
         self._personal = Personal(persons)
-        self.audited = newest.audited if newest is not None else 0
-        next_seq = newest.next_seq if newest is not None else {}
-        self._derived_seq = {name: next_seq.get(name, 0) for name in self._sealers if name not in self._streams}
-        self._other_seq = {name: seq for name, seq in next_seq.items() if name not in self._sealers}
-        self._number = newest.number + 1 if newest is not None else 0
-        self._topic = topics.up(plan.shard, plan.device)
-        self._producers = newest.producers if newest is not None else Producers()
-        self._owed = Owed(newest.owed if newest is not None else ())
+        self._records = Records(self._parts, newest, self._personal)
         self._ended: list[SealedBatch] = []  # rows of windows that ended with the plan that they are of
-        self.pulls = newest.pulls if newest is not None else PullState()
 
     @property
     def next_record(self) -> int:
         """Number of the next group's record."""
-        return self._number
+        return self._records.number
+
+    @property
+    def audited(self) -> int:
+        """Number of the newest decision of a person that a group has told of."""
+        return self._records.audited
+
+    @property
+    def pulls(self) -> PullState:
+        """How far pulls were answered; every record says so from the next one on."""
+        return self._records.pulls
+
+    @pulls.setter
+    def pulls(self, state: PullState) -> None:
+        self._records.pulls = state
 
     def _use(self, parts: Parts) -> None:
-        self._plan, self._sealers, self._unsealers = parts.plan, parts.sealers, parts.unsealers
+        self._plan, self._unsealers = parts.plan, parts.unsealers
         self._streams = parts.streams
 
     @property
@@ -152,17 +95,12 @@ class Intake:
         for name, stream in parts.streams.items():
             before = self._streams[name]
             for contract, rows in before.close_except(stream.plan.windows):
-                ended += self._derived(contract, rows, sealed_at_ms)
+                ended += self._records.derived(contract, rows, sealed_at_ms)
             stream.succeed(before)
-        seqs = self._other_seq | self._derived_seq
-        sealers = self._sealers
         self._parts = parts
         self._use(parts)
-        # Batches of contracts that only the other plan had may still rot in the spool, and be accounted for.
-        self._sealers = {**sealers, **parts.sealers}
+        self._records.adopt(parts)
         self._ended += ended
-        self._derived_seq = {name: seqs.pop(name, 0) for name in self._sealers if name not in self._streams}
-        self._other_seq = seqs
 
     def next_seq(self, contract: str) -> int:
         """Number of the stream's next event that no group accounts for."""
@@ -174,11 +112,7 @@ class Intake:
 
     def observed(self) -> dict[str, int]:
         """Return how many events each stream has had."""
-        return {
-            **self._other_seq,
-            **self._derived_seq,
-            **{name: stream.next_seq for name, stream in self._streams.items()},
-        }
+        return self._records.observed()
 
     def horizons_ms(self) -> dict[str, int]:
         """How long events of a stream bear on later ones, by rules that remember; a stream without is left out."""
@@ -227,9 +161,13 @@ class Intake:
                 said.append(Explained(first, stream.next_seq, counts))
         if not said:
             return None
-        batches = self._entries(tuple(said), sealed_at_ms)
+        batches = self._records.entries(tuple(said), sealed_at_ms)
         counted = tuple(count for one in said for count in one.counts)
-        return Group(self._meta(batches, counted, tuple(said), sealed_at_ms), tuple(batches), is_account=True)
+        return Group(
+            self._records.meta(batches, counted, tuple(said), sealed_at_ms),
+            tuple(batches),
+            is_account=True,
+        )
 
     def is_refilled(self) -> bool:
         """Say whether the open windows hold again what they held when the last group became durable."""
@@ -256,7 +194,7 @@ class Intake:
         hold nobody else's rows.
         """
         if producers is not None:
-            self._producers = producers
+            self._records.producers = producers
         parts: list[tuple[Stream, Taken]] = []
         keys: list[int] = []
         for name, stream in self._streams.items():
@@ -270,20 +208,22 @@ class Intake:
         batches, self._ended = self._ended, []
         stored: list[StoredRows] = []
         for (stream, taken), key in zip(parts, keys, strict=True):
-            self._owed.add(taken.explained)
+            self._records.owed.add(taken.explained)
             batches += self._sealed(stream, taken, sealed_at_ms, key)
             stored += self._stored(stream, taken, key)
-        due = self._owed.take_due(sealed_at_ms, final=ends)
+        due = self._records.owed.take_due(sealed_at_ms, final=ends)
         if due:
-            batches += self._entries(due, sealed_at_ms)
+            batches += self._records.entries(due, sealed_at_ms)
         if metrics is not None and self._plan.metrics is not None:
-            batches += self._derived(self._plan.metrics, columns_of(self._plan.metrics, metrics), sealed_at_ms)
+            batches += self._records.derived(self._plan.metrics, columns_of(self._plan.metrics, metrics), sealed_at_ms)
         if not batches:
             return None
-        meta = self._meta(batches, tuple(c for _, taken in parts for c in taken.explained.counts), due, sealed_at_ms)
+        meta = self._records.meta(
+            batches, tuple(c for _, taken in parts for c in taken.explained.counts), due, sealed_at_ms
+        )
         meta = msgspec.structs.replace(
             meta,
-            wire=self._wire(batches, parts),
+            wire=self._records.wire(batches, parts),
             stored=tuple(one.ref for one in stored),
             times_us=_times_us(parts),
         )
@@ -296,14 +236,17 @@ class Intake:
         for contract, columns in rows:
             many = len(next(iter(columns.values()))) > PACKED_ROWS_MAX
             purpose = Purpose.BULK if many else Purpose.WIRE
-            batches += self._derived(contract, columns, sealed_at_ms, Flag.REPLAY, purpose)
+            batches += self._records.derived(contract, columns, sealed_at_ms, Flag.REPLAY, purpose)
         self.pulls = pulls
-        meta = msgspec.structs.replace(self._meta(batches, (), (), sealed_at_ms), wire=self._wire(batches, []))
+        meta = msgspec.structs.replace(
+            self._records.meta(batches, (), (), sealed_at_ms),
+            wire=self._records.wire(batches, []),
+        )
         return Group(meta, tuple(batches), is_backlog=True)
 
     def may_settle(self, damage: Damage) -> bool:
         """Say whether the batch that takes a damaged one's place can be made: its contract must be of the bundle."""
-        return damage.contract in self._sealers
+        return damage.contract in self._records.sealers
 
     def settle(self, damages: tuple[Damage, ...], sealed_at_ms: int) -> Group:
         """Account for batches that rotted before the lake had them: their rows are lost.
@@ -319,7 +262,7 @@ class Intake:
         counts: list[Count] = []
         for damage in damages:
             first, end = damage.first_seq, damage.end_seq
-            batches += self._sealers[damage.contract].tombstones(first, end, sealed_at_ms)
+            batches += self._records.sealers[damage.contract].tombstones(first, end, sealed_at_ms)
             lost = damage.span if damage.rows is None else damage.rows
             gone = (Fate.DROPPED.value, RULE, REFUSED) if damage.withdrawn else (Fate.LOST.value, "", SPOOL_CORRUPT)
             losses = [Count(damage.contract, *gone, lost)]
@@ -330,18 +273,18 @@ class Intake:
             said += damage.again
         due = tuple(rest for one in said if (rest := one.counted()).counts)
         if due:
-            batches += self._entries(due, sealed_at_ms)
-        meta = self._meta(batches, tuple(counts), due, sealed_at_ms)
+            batches += self._records.entries(due, sealed_at_ms)
+        meta = self._records.meta(batches, tuple(counts), due, sealed_at_ms)
         settled = tuple(Settled(damage.contract, damage.first_seq, damage.end_seq) for damage in damages)
         return Group(msgspec.structs.replace(meta, settled=settled), tuple(batches), is_account=True)
 
     def audit(self, told: Sequence[Told], audited: int, sealed_at_ms: int) -> Group:
         """Return the record that tells of people's decisions up to number `audited`."""
         assert self._plan.consents is not None
-        self.audited = audited
+        self._records.audited = audited
         batches, self._ended = self._ended, []
-        batches += self._derived(self._plan.consents, told_rows(told), sealed_at_ms)
-        return Group(self._meta(batches, (), (), sealed_at_ms), tuple(batches), is_account=True)
+        batches += self._records.derived(self._plan.consents, told_rows(told), sealed_at_ms)
+        return Group(self._records.meta(batches, (), (), sealed_at_ms), tuple(batches), is_account=True)
 
     def _portion(self, portion: Portion, now_ms: int, step: Step) -> Taken:
         stream = self._streams[portion.contract]
@@ -354,22 +297,24 @@ class Intake:
         batches: list[SealedBatch] = []
         if taken.observed:
             end = taken.first_seq + taken.observed
-            batches += self._sealers[source.id].seal(taken.first_seq, end, taken.kept.seqs, taken.columns, sealed_at_ms)
+            batches += self._records.sealers[source.id].seal(
+                taken.first_seq, end, taken.kept.seqs, taken.columns, sealed_at_ms
+            )
         for contract, rows in taken.window_rows:
-            batches += self._derived(contract, rows, sealed_at_ms)
+            batches += self._records.derived(contract, rows, sealed_at_ms)
         if taken.sample_rows is not None and stream.plan.sampled is not None:
-            batches += self._derived(stream.plan.sampled, taken.sample_rows, sealed_at_ms, Flag.DROPPED_SAMPLE)
+            batches += self._records.derived(stream.plan.sampled, taken.sample_rows, sealed_at_ms, Flag.DROPPED_SAMPLE)
         batches = [self._personal.batch(key, batch) for batch in batches]
         if taken.refused:
             rows = refused_rows(self._plan.quarantine, source, taken.refused, self._plan.epoch)
-            batches += self._derived(self._plan.quarantine, rows, sealed_at_ms)
+            batches += self._records.derived(self._plan.quarantine, rows, sealed_at_ms)
         return batches
 
     def _stored(self, stream: Stream, taken: Taken, key: int) -> list[StoredRows]:
         return [self._block(stream.plan.source.id, taken, *rest, key) for rest in taken.rest if len(rest[0])]
 
     def _block(self, source: str, taken: Taken, events: Events, windowed: bool, key: int) -> StoredRows:
-        payload = self._sealers[source].store(events.seqs, events.columns)
+        payload = self._records.sealers[source].store(events.seqs, events.columns)
         ref = StoredRef(
             source,
             taken.first_seq,
@@ -379,73 +324,9 @@ class Intake:
             len(payload.data),
             zlib.crc32(payload.data),
             windowed,
-            self._sealers[source].fingerprint,
+            self._records.sealers[source].fingerprint,
         )
         return StoredRows(*self._personal.stored(key, ref, payload.data))
-
-    def _meta(
-        self, batches: list[SealedBatch], counts: tuple[Count, ...], explained: tuple[Explained, ...], now_ms: int
-    ) -> Meta:
-        derived = tuple(
-            Count(b.contract, Fate.KEPT.value, "", "", b.rows)
-            for b in batches
-            if b.contract not in self._streams and b.rows
-        )
-        meta = Meta(
-            number=self._number,
-            next_seq=self.observed(),
-            open_windows={name: stream.marks for name, stream in self._streams.items() if stream.marks},
-            batches=tuple(map(_ref, batches)),
-            counts=merge((*counts, *derived)),
-            owed=self._owed.explained,
-            explained=explained,
-            sealed_at_ms=now_ms,
-            producers=self._producers,
-            release=self._plan.release or 0,
-            pulls=self.pulls,
-            audited=self.audited,
-        )
-        self._number += 1
-        return meta
-
-    def _derived(
-        self,
-        contract: Contract,
-        columns: Mapping[str, Any],
-        sealed_at_ms: int,
-        flags: int = 0,
-        purpose: Purpose = Purpose.WIRE,
-    ) -> list[SealedBatch]:
-        """Seal rows of a stream that the device itself writes, numbered on from its last."""
-        first = self._derived_seq[contract.id]
-        rows = len(next(iter(columns.values())))
-        self._derived_seq[contract.id] = first + rows
-        seqs = array("q", range(first, first + rows))
-        return self._sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags, purpose)
-
-    def _entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:
-        ledger = self._plan.ledger
-        return self._derived(ledger, entry_rows(ledger, explained, self._plan.epoch), sealed_at_ms)
-
-    def _wire(self, batches: list[SealedBatch], parts: list[tuple[Stream, Taken]]) -> Wire:
-        size = self._personal.wire_bytes
-        own = [b for b in batches if b.contract in self._streams]
-        wire = Wire(
-            batches=len(own),
-            rows=sum(b.rows for b in own),
-            payload_bytes=sum(map(size, own)),
-            packet_bytes=sum(packet_bytes(self._topic, size(b)) for b in own),
-            all_batches=len(batches),
-            all_payload_bytes=sum(map(size, batches)),
-            all_packet_bytes=sum(packet_bytes(self._topic, size(b)) for b in batches),
-        )
-        for _, taken in parts:
-            wire = add_wire(wire, Wire(json_bytes=taken.kept_json_bytes, observed_json_bytes=taken.observed_json_bytes))
-        return wire
-
-
-def _ref(batch: SealedBatch) -> BatchRef:
-    return BatchRef(batch.contract, batch.first_seq, batch.span, batch.rows, len(batch.data), batch.key)
 
 
 def _times_us(parts: list[tuple[Stream, Taken]]) -> dict[str, tuple[int, int]]:

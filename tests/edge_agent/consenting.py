@@ -24,7 +24,8 @@ from edge_agent.core.consent.pseudonyms import Pseudonyms
 from edge_agent.core.consent.register import REGISTER_FILE
 from edge_agent.core.filter.filtering import Filter
 from edge_agent.core.filter.rules import Rules
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.sources.offers import Asked, Offered, Outcome, Settled, Wish
 from edge_agent.core.sources.producers import Producers
 from edge_agent.core.spool.identity import FORMAT, Identity, open_spool

@@ -15,7 +15,7 @@ from contracts.offshoots import pulled_of
 from contracts.pulls import PullRequest
 from edge_agent.agent import Agent
 from edge_agent.core.arrays import ARRAYS
-from edge_agent.core.intake import Plan
+from edge_agent.core.plan import Plan
 from edge_agent.core.profile import Profile
 from edge_agent.core.spool.retention import Retention
 from edge_agent.core.uplink.link import PullArrived

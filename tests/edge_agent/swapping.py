@@ -22,7 +22,7 @@ from edge_agent.bundle_ports import Done
 from edge_agent.bundle_swaps import BundleSwaps
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.config import ProfileName
-from edge_agent.core.intake import Parts, Plan
+from edge_agent.core.plan import Parts, Plan
 from edge_agent.core.updates.rollout import Limits, Rollout
 from edge_agent.core.updates.updates import Verdict
 from edge_agent.report import Report

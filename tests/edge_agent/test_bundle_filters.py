@@ -18,7 +18,8 @@ from contracts.ledger import Fate
 from edge_agent.adapters import bundle_files
 from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.events import Reader
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.errors import BundleError
 from edge_agent.lite.bundle_filter import lite_filter_of
 from edge_agent.lite.lists import LISTS

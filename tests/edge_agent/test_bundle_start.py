@@ -19,7 +19,7 @@ from edge_agent.adapters.bundle_shelf import ROLLOUT, BundleShelf
 from edge_agent.adapters.bundle_worker import ThreadWorker
 from edge_agent.bundle_updates import BundleUpdates
 from edge_agent.core.codec.sealing import Sealer
-from edge_agent.core.intake import Plan
+from edge_agent.core.plan import Plan
 from edge_agent.core.spool.replay import Replayed
 from edge_agent.core.updates import rollout as rollouts
 from edge_agent.core.updates.rollout import Begun, Decision, Limits, Rollout, Staged, State, Step

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from contracts.bundle import BUNDLE_FILE
 from contracts.edge_rules import Deduplicate, EdgeRule
 from edge_agent.core.filter.filtering import Filter
-from edge_agent.core.intake import Plan
+from edge_agent.core.plan import Plan
 from edge_agent.core.updates.rollout import LIMITS, Limits
 from edge_agent.report import Report
 from tests.edge_agent.plant import lines_of, reading

@@ -6,7 +6,8 @@ from contracts import microbatch
 from contracts.microbatch import Flag
 from contracts.offshoots import sampled_of
 from contracts.sampling import DROPPED_SAMPLE, draw, draws_below, seed_of
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from tests.edge_agent.plant import CONTRACTS, Json, lines_of, reading, rows_of
 from tests.edge_agent.simulated import DEVICE, plan_of
 

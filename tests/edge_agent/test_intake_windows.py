@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from contracts.bundle import Measure, WindowKind, Windows
-from edge_agent.core.intake import Intake, Parts, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Parts, Plan
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.identity import open_spool
 from edge_agent.core.spool.record import Meta, scan_index

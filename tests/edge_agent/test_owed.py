@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.core.accounts import Explained, merge
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.spool.damage import Damage, damage_of
 from edge_agent.core.spool.identity import open_spool
 from edge_agent.core.spool.spool import Group

@@ -17,7 +17,8 @@ from edge_agent.config import ProfileName
 from edge_agent.core.arrays import ARRAYS
 from edge_agent.core.filter.filtering import Filter
 from edge_agent.core.filter.rules import Rules
-from edge_agent.core.intake import Intake, Plan
+from edge_agent.core.intake import Intake
+from edge_agent.core.plan import Plan
 from edge_agent.core.profile import EventFilter, Profile
 from edge_agent.core.spool.replay import Replayed
 from edge_agent.core.spool.spool import Group

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from contracts import pulls as contract_pulls
 from contracts.edge_rules import Compare, Condition
 from edge_agent import pulls
-from edge_agent.core.intake import Parts
+from edge_agent.core.plan import Parts
 from edge_agent.core.spool import spool
 from edge_agent.core.spool.retention import Retention
 from edge_agent.report import Report

@@ -5,20 +5,17 @@ A batch leaves the spool only with its whole segment, and only when the lake is 
 """
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
 from contracts import ranges
-from contracts.microbatch import SEQ_MAX
 from contracts.ranges import RangeSet
 from edge_agent.core.accounts import Count, Wire
 from edge_agent.core.codec.sealing import SealedBatch
-from edge_agent.core.consent.person_keys import PersonKeys, label_of
-from edge_agent.core.spool.blocks import TRAVELS, Blocks
-from edge_agent.core.spool.damage import Damage, damage_of, damages_of
-from edge_agent.core.spool.places import Place, place_of
+from edge_agent.core.consent.person_keys import PersonKeys
+from edge_agent.core.spool.contents import Contents
 from edge_agent.core.spool.record import (
     SEGMENT_HEADER_BYTES,
     Checkpoint,
@@ -34,11 +31,9 @@ from edge_agent.core.spool.recovery import (
     CURSOR_FILE,
     Recovered,
     advanced,
-    read_index,
 )
-from edge_agent.core.spool.replay import Replayed
 from edge_agent.core.spool.reserve import Reserve
-from edge_agent.core.spool.retention import Retention, expired, reaches
+from edge_agent.core.spool.retention import Retention, expired
 from edge_agent.core.spool.segment import PendingBatch, Segment, index_name, pending_of, segment_name
 from edge_agent.errors import SpoolWriteError
 from edge_agent.ports import Cipher, Disk
@@ -61,15 +56,8 @@ class Group(Struct, frozen=True):
     is_backlog: bool = False
 
 
-class Loaded(Struct, frozen=True):
-    """A segment's batches that the lake is not known to hold, and the ranges of records that have rotted."""
-
-    pending: tuple[PendingBatch, ...]
-    damages: tuple[Damage, ...]
-
-
-class Spool:
-    """An open spool."""
+class Spool(Contents):
+    """An open spool: `Contents`, written on, and freed."""
 
     def __init__(
         self,
@@ -81,15 +69,10 @@ class Spool:
         quota_bytes: int,
         persons: PersonKeys | None = None,
     ) -> None:
-        self.epoch = epoch
-        self.recovered = recovered
+        super().__init__(disk, epoch, recovered, cipher, persons)
         self.retention = retention
         self.quota_bytes = quota_bytes
-        self._persons = persons
-        self._blocks = Blocks(cipher, epoch, persons)
         self.size_bytes = sum(segment.size_bytes for segment in recovered.segments)
-        self._disk = disk
-        self._segments: dict[int, Segment] = {segment.number: segment for segment in recovered.segments}
         self._active: Segment | None = None
         self.reserve = Reserve(disk)
         self._next_segment = max([*self._segments, *recovered.deleted], default=0) + 1
@@ -98,15 +81,6 @@ class Spool:
         self._held: dict[str, RangeSet] = dict(recovered.held)
         self._done: set[int] = set()  # segments of which the lake holds everything
         self._note_done({})
-        settled = (one for segment in recovered.segments for one in segment.settled)
-        self._settled: dict[str, RangeSet] = {}
-        for one in settled:
-            self._note_settled(one.contract, one.first_seq, one.end_seq)
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments, oldest first; the last may still take records."""
-        return tuple(self._segments.values())
 
     @property
     def done(self) -> frozenset[int]:
@@ -122,11 +96,6 @@ class Spool:
     def observed(self) -> dict[str, int]:
         """How many events of each stream the durable records account for."""
         return dict(self._checkpoint.newest.next_seq) if self._checkpoint is not None else {}
-
-    @property
-    def settled(self) -> dict[str, RangeSet]:
-        """Ranges whose events records have accounted for as lost, or as refused by the person they are of."""
-        return self._settled
 
     @property
     def counts(self) -> tuple[Count, ...]:
@@ -182,104 +151,6 @@ class Spool:
         for one in group.meta.settled:
             self._note_settled(one.contract, one.first_seq, one.end_seq)
         return pending_of(entry, segment.number, self._blocks.overhead_bytes)
-
-    def read(self, batch: PendingBatch) -> bytes | None:
-        """Return a batch as it was sealed; None when it is certain to have rotted, or its person's key is gone.
-
-        Raises OSError.
-        """
-        length = batch.length + self._blocks.overhead_bytes
-        try:
-            block = self._disk.read(segment_name(batch.segment), batch.offset, length)
-        except FileNotFoundError:
-            return None
-        data = self._blocks.opened(block, batch.id)
-        return self._blocks.unlocked(data, batch.key, label_of(batch.contract, batch.first_seq, TRAVELS))
-
-    def is_withdrawn(self, batch: PendingBatch) -> bool:
-        """Say whether a batch cannot be read because the person that its rows are of has refused."""
-        return self._persons is not None and batch.key in self._persons.withdrawn
-
-    def metas(self, number: int) -> tuple[Meta, ...]:
-        """Return the metadata of a segment's records, none when the segment is gone. Raises OSError."""
-        segment = self._segments.get(number)
-        if segment is None or not segment.records:
-            return ()
-        return tuple(entry.meta for entry in read_index(self._disk, segment))
-
-    def load(self, number: int, committed: Mapping[str, RangeSet]) -> Loaded:
-        """Return what of a segment must still reach the lake. Raises OSError."""
-        segment = self._segments[number]
-        entries = read_index(self._disk, segment)
-        pending: list[PendingBatch] = []
-        for entry in entries:
-            own = _settled_by(entry.meta)
-            pending += [
-                batch
-                for batch in pending_of(entry, number, self._blocks.overhead_bytes)
-                if not ranges.covers(committed.get(batch.contract, ()), batch.first_seq, batch.end_seq)
-                # What was settled goes as the record says that settled it.
-                and (
-                    ranges.covers(own.get(batch.contract, ()), batch.first_seq, batch.end_seq)
-                    or not ranges.covers(self._settled.get(batch.contract, ()), batch.first_seq, batch.end_seq)
-                )
-            ]
-        found = damages_of(segment.ranges, [entry.meta for entry in entries])
-        return Loaded(tuple(pending), tuple(damage for damage in found if self.is_open(damage, committed)))
-
-    def places(self, number: int, contract: str) -> tuple[Place, ...]:
-        """Return where a stream's events lie in a segment, record by record. Raises OSError."""
-        found = (
-            place_of(entry, number, self._blocks.overhead_bytes, contract)
-            for entry in read_index(self._disk, self._segments[number])
-        )
-        return tuple(place for place in found if place is not None)
-
-    def damage(self, batch: PendingBatch) -> Damage:
-        """Return what is gone with a batch that has rotted. Raises OSError."""
-        for entry in read_index(self._disk, self._segments[batch.segment]):
-            for ref in entry.meta.batches:
-                if (ref.contract, ref.first_seq) == (batch.contract, batch.first_seq):
-                    return damage_of(ref, entry.meta)
-        return Damage(batch.contract, batch.first_seq, batch.span, batch.rows)
-
-    def replay(self, first_seqs: Mapping[str, int]) -> Iterator[Replayed]:
-        """Yield what the spool holds of streams from these numbers on, record by record; what has rotted is left out.
-
-        Raises OSError.
-        """
-        for segment in self.segments:
-            if not reaches(segment, first_seqs.items()):
-                continue
-            entries = read_index(self._disk, segment)
-            data = self._disk.read(segment_name(segment.number))
-            for entry in entries:
-                for one in self._blocks.replayed(entry, data):
-                    if one.end_seq > first_seqs.get(one.contract, SEQ_MAX):
-                        yield one
-
-    def seq_since(self, contract: str, since_ms: int) -> int | None:
-        """Return a number before which the spool holds nothing of a stream that was sealed since; None without any."""
-        firsts = [
-            segment.ranges[contract][0][0]
-            for segment in self.segments
-            if segment.last_ms >= since_ms and contract in segment.ranges
-        ]
-        return min(firsts, default=None)
-
-    def gaps(self, committed: Mapping[str, RangeSet]) -> tuple[Damage, ...]:
-        """Return ranges that were missing at the start, whole files of them, and that the lake does not hold."""
-        return tuple(
-            Damage(contract, first, end - first, None)
-            for contract, gaps in self.recovered.gaps.items()
-            for first, end in gaps
-            if self.is_open(Damage(contract, first, end - first, None), committed)
-        )
-
-    def is_open(self, damage: Damage, committed: Mapping[str, RangeSet]) -> bool:
-        """Say whether neither the lake holds a range nor a record has accounted for it as lost."""
-        known = (*committed.get(damage.contract, ()), *self._settled.get(damage.contract, ()))
-        return not ranges.covers(ranges.union(known), damage.first_seq, damage.end_seq)
 
     def free(self, committed: Mapping[str, RangeSet], now_ms: int) -> tuple[int, ...]:
         """Delete segments of which the lake holds everything and that need not stay; return their numbers.
@@ -374,9 +245,6 @@ class Spool:
             # Without its summary the next start reads the segment whole, which costs it some time and nothing else.
             return
 
-    def _note_settled(self, contract: str, first: int, end: int) -> None:
-        self._settled[contract] = ranges.add(self._settled.get(contract, ()), first, end)
-
     def _writable(self) -> Segment:
         if self._active is not None and (
             self._active.size_bytes >= SEGMENT_BYTES or self._active.batches >= SEGMENT_BATCHES
@@ -425,10 +293,3 @@ def _unwritten(group: Group, why: str | None) -> str:
 
 def _union(one: Mapping[str, RangeSet], other: Mapping[str, RangeSet]) -> dict[str, RangeSet]:
     return {contract: ranges.union((*one.get(contract, ()), *other.get(contract, ()))) for contract in {**one, **other}}
-
-
-def _settled_by(meta: Meta) -> dict[str, RangeSet]:
-    settled: dict[str, RangeSet] = {}
-    for one in meta.settled:
-        settled[one.contract] = ranges.add(settled.get(one.contract, ()), one.first_seq, one.end_seq)
-    return settled
