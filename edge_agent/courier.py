@@ -12,6 +12,7 @@ from contracts.microbatch import Flag
 from contracts.ports import Clock
 from contracts.ranges import RangeSet
 from contracts.watermark import AckDocument
+from edge_agent.backlog import Backlog
 from edge_agent.core.sources.pacing import connect_pause_s
 from edge_agent.core.spool.damage import Damage
 from edge_agent.core.spool.segment import PendingBatch
@@ -22,12 +23,9 @@ from edge_agent.core.uplink.sending import Event, Lane, Sending, SendWindow
 from edge_agent.errors import SpoolWriteError
 from edge_agent.ports import Uplink
 
-LOADED_BATCHES_MAX: Final = 3_072  # batches; three segments of places, about 1.5 MB of memory
-BACKLOG_BATCHES_MIN: Final = 256  # batches; fewer, and the next segment is loaded before these are sent
 CONNECTING_S_MAX: Final = 60.0  # s; TCP, TLS and keep-alive end by themselves before; nothing may hang for ever
 ANSWER_S_MAX: Final = 60.0  # s; a broker that owes a PUBACK for so long is stuck, the link is made anew
 EXPIRE_S: Final = 60.0  # s; how often what has grown too old is looked for when no acknowledgement comes
-LOAD_RETRY_S: Final = 5.0  # s; a disk that does not read now may later
 READ_TRIES_MAX: Final = 8  # over about three minutes; a disk that fails a while costs nothing, a dead sector its batch
 
 _ANSWERS: Final = {0x00: Event.ACCEPTED, 0x10: Event.UNHEARD, 0x97: Event.UNHEARD}
@@ -55,9 +53,6 @@ class Courier:
         self._say = say
         self._messages: dict[int, int] = {}  # paho's message id -> batch id
         self._committed: dict[str, RangeSet] = dict(spool.recovered.held)
-        self._waiting = [
-            segment.number for segment in spool.segments if segment.number not in spool.done
-        ]  # segments that are not in memory, oldest first
         self._damages = Settling()
         self._unread_tries: dict[int, int] = {}  # batch id -> how often the disk did not read it
         self._failures = 0
@@ -67,9 +62,9 @@ class Courier:
         self._resume_s: float | None = None
         self._subscribed_s: float | None = None  # to receipts, over the present link
         self._word_s: float | None = None  # a link made after this moment is wanted
-        self._load_s = 0.0
         self._expire_s = clock.monotonic_s() + EXPIRE_S
         self.window = SendWindow()
+        self._backlog = Backlog(spool, self.window, say)
         self.ack: AckDocument | None = None
         self.link_up = False
         self.connections = 0  # made by this process
@@ -78,12 +73,12 @@ class Courier:
     @property
     def waiting_segments(self) -> int:
         """Segments whose batches wait on disk alone."""
-        return len(self._waiting)
+        return len(self._backlog.segments)
 
     @property
     def is_idle(self) -> bool:
         """Say whether the lake holds everything that the spool ever accounted for."""
-        return not len(self.window) and not self._waiting and not len(self._damages)
+        return not len(self.window) and not self._backlog.segments and not len(self._damages)
 
     @property
     def is_stuck(self) -> bool:
@@ -91,7 +86,7 @@ class Courier:
         return (
             len(self.window) > 0
             and self.window.held == len(self.window)
-            and not self._waiting
+            and not self._backlog.segments
             and not len(self._damages)
         )
 
@@ -102,8 +97,7 @@ class Courier:
     def add(self, pending: tuple[PendingBatch, ...], lane: Lane = Lane.LIVE) -> None:
         """Take over batches that have just become durable; those that memory has no room for wait on disk."""
         self.window.add(pending, lane)
-        while len(self.window) > LOADED_BATCHES_MAX and self._shed():
-            continue
+        self._backlog.shed()
 
     @property
     def committed(self) -> dict[str, RangeSet]:
@@ -164,7 +158,7 @@ class Courier:
             self._expire_s = now_s + EXPIRE_S
             self._free()
         if self.link_up and self._resume_s is None:
-            self._load(now_s)
+            self._damaged(self._backlog.load(now_s, self._committed))
         self._send(now_s)
 
     def due_s(self) -> list[float]:
@@ -175,8 +169,8 @@ class Courier:
             times.append(self._connecting_s + CONNECTING_S_MAX)
         if self._subscribed_s is not None and self._word_s is not None:
             times.append(self._word_s)
-        if self.link_up and self._waiting and self._resume_s is None and self.window.backlog < BACKLOG_BATCHES_MIN:
-            times.append(self._load_s)
+        if self.link_up and self._resume_s is None and (load_s := self._backlog.due_s()) is not None:
+            times.append(load_s)
         return times
 
     def on_event(self, event: LinkEvent) -> None:
@@ -188,7 +182,7 @@ class Courier:
                 # Nothing goes before the broker had the time to say what the lake holds already.
                 self._resume_s = self._clock.monotonic_s() + ACK_GRACE_S
                 self.window.window, self._packet_bytes_max = event.window, event.packet_bytes_max
-                _log.info("connected, %d batches and %d segments to send", len(self.window), len(self._waiting))
+                _log.info("connected, %d batches and %d segments to send", len(self.window), self.waiting_segments)
             case LinkDown(link=link) if link == self._uplink.link and self._connect_s is None:
                 self._link_down(event.reason)
             case Subscribed(link=link) if link == self._uplink.link:
@@ -219,29 +213,6 @@ class Courier:
             self._spool.note(self._committed)
         except SpoolWriteError as error:
             self._say(str(error))
-
-    def _shed(self) -> bool:
-        """Leave the oldest segment that can be spared to the disk; say whether there was one."""
-        active = self._spool.segments[-1].number
-        for number in sorted(self.window.segments()):
-            if number != active and self.window.shed(number):
-                self._waiting = sorted({*self._waiting, number})
-                return True
-        return False
-
-    def _load(self, now_s: float) -> None:
-        """Take the places of further backlog into memory; what the lake holds already is passed over."""
-        while self._waiting and self.window.backlog < BACKLOG_BATCHES_MIN and now_s >= self._load_s:
-            number = self._waiting[0]
-            try:
-                loaded = self._spool.load(number, self._committed)
-            except OSError as error:
-                self._load_s = now_s + LOAD_RETRY_S
-                self._say(f"spool: segment {number} cannot be read: {error.strerror}: trying again")
-                return
-            self._waiting.pop(0)
-            self.window.add(loaded.pending, Lane.BACKLOG)
-            self._damaged(loaded.damages)
 
     def _send(self, now_s: float) -> None:
         if not self.link_up or self._resume_s is not None:
@@ -382,8 +353,7 @@ class Courier:
             self._spool.free(self._committed, self._clock.now_ms())
         except SpoolWriteError as error:
             self._say(str(error))
-        there = {segment.number for segment in self._spool.segments} - self._spool.done
-        self._waiting = [number for number in self._waiting if number in there]
+        self._backlog.keep_what_is_owed()
 
     def _resume(self) -> None:
         self._resume_s = None

@@ -5,7 +5,7 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from edge_agent import agent, courier
+from edge_agent import agent, backlog
 from edge_agent.core.spool import pressure, spool
 from edge_agent.core.spool.pressure import Step
 from edge_agent.core.spool.retention import Retention
@@ -20,7 +20,7 @@ CAPACITY_BYTES = 260_000
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which a minute without a link fills the disk."""
     monkeypatch.setattr(spool, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(courier, "LOADED_BATCHES_MAX", 64)
+    monkeypatch.setattr(backlog, "LOADED_BATCHES_MAX", 64)
     monkeypatch.setattr(pressure, "SCARCE_BYTES", 80_000)
     for module in (pressure, agent):
         monkeypatch.setattr(module, "RESERVE_BYTES", RESERVE_BYTES)

@@ -11,7 +11,7 @@ import pytest
 
 from contracts import microbatch
 from contracts.microbatch import Flag
-from edge_agent import courier
+from edge_agent import backlog
 from edge_agent.core.accounts import StreamSums
 from edge_agent.core.spool import spool
 from edge_agent.core.spool.identity import open_spool
@@ -100,8 +100,8 @@ def test_crashes_at_any_step_lose_and_double_nothing(seed: int) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments and lanes so small that a short run fills many."""
     monkeypatch.setattr(spool, "SEGMENT_BATCHES", 5)
-    monkeypatch.setattr(courier, "LOADED_BATCHES_MAX", 12)
-    monkeypatch.setattr(courier, "BACKLOG_BATCHES_MIN", 4)
+    monkeypatch.setattr(backlog, "LOADED_BATCHES_MAX", 12)
+    monkeypatch.setattr(backlog, "BACKLOG_BATCHES_MIN", 4)
 
 
 @pytest.mark.usefixtures("small")

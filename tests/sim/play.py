@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edge_agent import courier
+from edge_agent import backlog
 from edge_agent.core.spool import spool
 from tests.sim.faults import Fault, draw
 from tests.sim.judge import Verdict, judge
@@ -17,8 +17,8 @@ from tests.sim.storm import Storm
 # So small that a short run fills many segments, and memory cannot hold them all.
 _SMALL: Final = (
     (spool, "SEGMENT_BATCHES", 5),
-    (courier, "LOADED_BATCHES_MAX", 12),
-    (courier, "BACKLOG_BATCHES_MIN", 4),
+    (backlog, "LOADED_BATCHES_MAX", 12),
+    (backlog, "BACKLOG_BATCHES_MIN", 4),
 )
 
 
