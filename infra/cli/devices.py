@@ -26,6 +26,7 @@ def replay(
     rate: Annotated[
         float, typer.Option("--rate", metavar="EVENTS_PER_S", min=0.0, help="0 = as fast as the lake takes them.")
     ] = 0.0,
+    lite: Annotated[bool, typer.Option("--lite", help="As a small device: without ONNX Runtime and numpy.")] = False,
     state_dir: StateDir = None,
     port_base: PortBase = None,
 ) -> None:
@@ -36,7 +37,7 @@ def replay(
     from infra.fleet.agent import AgentProcess, Replay, check, prepare
 
     endpoints = endpoints_for(state_dir, port_base)
-    wanted = Replay(device, contract, file, rate)
+    wanted = Replay(device, contract, file, rate, profile="lite" if lite else "full")
     check(wanted)  # before the bundle, which may take half a minute to make
     bundle_dir = ensure_bundle(endpoints, progress=_tell)
     agent = AgentProcess(prepare(endpoints, bundle_dir, wanted))

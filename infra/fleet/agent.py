@@ -14,7 +14,7 @@ from msgspec import Struct
 from contracts.errors import OperatorMustActError, RetrySafeError
 from contracts.topics import is_origin
 from edge_agent.adapters.identity import Generation
-from edge_agent.config import AgentConfig, FileSource, MqttConfig
+from edge_agent.config import AgentConfig, FileSource, MqttConfig, ProfileName
 from edge_agent.environment import AGENT_ENVIRONMENT
 from infra.fleet.identity import ensure_identity, identity_folder
 from infra.launcher.endpoints import Endpoints
@@ -26,13 +26,17 @@ LOG_TAIL_CHARS: Final = 400  # of an agent's log, quoted when it failed
 
 
 class Replay(Struct, frozen=True):
-    """What an agent is to do: read a file of one contract's events at a rate (0: as fast as the spool takes them)."""
+    """What an agent is to do: read a file of one contract's events at a rate (0: as fast as the spool takes them).
+
+    `profile` is that of the device.
+    """
 
     device: str
     contract: str
     file: Path
     rate_events_per_s: float = 0.0
     flush_interval_ms: int = 200
+    profile: ProfileName = "full"
 
 
 def check(replay: Replay) -> None:
@@ -76,6 +80,7 @@ def prepare(
         sources=(FileSource("replay", str(replay.file.resolve()), replay.contract, replay.rate_events_per_s),),
         flush_interval_ms=replay.flush_interval_ms,
         until_drained=True,
+        profile=replay.profile,
     )
     path = home / "agent.json"
     write_file(path, msgspec.json.encode(config))

@@ -66,10 +66,7 @@ def ledgers(
     endpoints: Endpoints, material: Material, members: list[Member], held_back_rule: str
 ) -> Iterator[dict[str, dict[str, Any]]]:
     """What every agent of a small fleet ended with; one of them was killed and started again on the way."""
-    agents = {
-        m.device: AgentProcess(prepare(endpoints, material.bundle_dir, Replay(m.device, m.contract, m.file)))
-        for m in members
-    }
+    agents = {m.device: AgentProcess(prepare(endpoints, material.bundle_dir, _replay(m))) for m in members}
     for agent in agents.values():
         agent.start()
     try:
@@ -81,6 +78,13 @@ def ledgers(
     finally:
         for agent in agents.values():
             agent.terminate(5)
+
+
+def _replay(member: Member) -> Replay:
+    # Devices of both profiles; the collector of purchases goes over to the full one when it replays a second time.
+    return Replay(
+        member.device, member.contract, member.file, profile="lite" if member.contract == "purchases" else "full"
+    )
 
 
 def test_every_row_is_there_once_and_every_event_is_explained(

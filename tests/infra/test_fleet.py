@@ -5,8 +5,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from contracts.errors import OperatorMustActError
+from edge_agent.config import AgentConfig, ProfileName
 from infra.fleet.agent import Replay, home_of, prepare
 from infra.launcher.certificates import ensure_certificates
 from infra.launcher.endpoints import Endpoints, endpoints_of
@@ -67,3 +69,11 @@ def test_another_file_follows_a_drained_one(endpoints: Endpoints, tmp_path: Path
 def test_a_name_that_no_topic_can_carry_is_refused(endpoints: Endpoints, tmp_path: Path, name: str) -> None:
     with pytest.raises(OperatorMustActError, match="expected up to 64"):
         prepare_known(endpoints, tmp_path, Replay(name, "purchases", tmp_path / "none"))
+
+
+@pytest.mark.parametrize("profile", ["full", "lite"])
+def test_a_device_has_the_profile_that_was_asked_for(
+    endpoints: Endpoints, tmp_path: Path, profile: ProfileName
+) -> None:
+    path = prepare_known(endpoints, tmp_path, replace(_replay(tmp_path, "a"), profile=profile))
+    assert msgspec.json.decode(path.read_bytes(), type=AgentConfig).profile == profile
