@@ -1,6 +1,5 @@
 """The next record of the spool: its number, those of the rows that the device itself writes, and its metadata."""
 
-from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +69,7 @@ class Records:
         first = self._derived_seq[contract.id]
         rows = len(next(iter(columns.values())))
         self._derived_seq[contract.id] = first + rows
-        seqs = array("q", range(first, first + rows))
+        seqs = range(first, first + rows)
         return self.sealers[contract.id].seal(first, first + rows, seqs, columns, sealed_at_ms, flags, purpose)
 
     def entries(self, explained: tuple[Explained, ...], sealed_at_ms: int) -> list[SealedBatch]:

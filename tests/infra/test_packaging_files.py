@@ -60,7 +60,7 @@ def test_places_in_the_shipped_configuration_are_those_of_the_service(tmp_path: 
     assert config.log_file is None  # the journal bounds itself
     assert settings("ConditionPathExists") == [f"{config.mqtt.identity_dir}/current"]
     assert settings("ExecStart") == [
-        "/usr/lib/fieldlake-edge/bin/python3 -I -m edge_agent --config /etc/fieldlake/edge.json"
+        "/usr/lib/fieldlake-edge/bin/python3 -I -OO -m edge_agent --config /etc/fieldlake/edge.json"
     ]
 
 

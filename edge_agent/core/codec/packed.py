@@ -366,12 +366,18 @@ def _numbers(data: bytes) -> Numbers:
     if not data or max(data) < 128:
         return list(data)
     found: Numbers = []
-    at = 0
-    while at < len(data):
-        if data[at] < 128:
-            found.append(data[at])
-            at += 1
+    value = shift = 0
+    for byte in data:
+        if byte > 127:
+            value |= (byte & 127) << shift
+            shift += 7
+            if shift == 7 * _VARINT_BYTES_MAX:
+                break
+        elif shift:
+            found.append((value | byte << shift) & _MASK)
+            value = shift = 0
         else:
-            value, at = _first_varint(data, at)
-            found.append(value)
+            found.append(byte)
+    if shift:
+        raise ValueError(f"number {len(found)} of them: expected to end within {_VARINT_BYTES_MAX} bytes")
     return found

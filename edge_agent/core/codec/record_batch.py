@@ -111,6 +111,8 @@ def _data(column: WireColumn, values: Any) -> tuple[bytes, ...]:
             values = steps
         return (values.tobytes(),)
     code = CODES[column.type]
+    if isinstance(values, range) and column.difference and len(values):  # numbers of rows that follow one another
+        return (array(code, [values[0]]).tobytes() + array(code, [values.step]).tobytes() * (len(values) - 1),)
     if column.difference and len(values):
         bits = _BITS[column.type]
         values = [values[0], *(_wrapped(step, bits) for step in map(sub, values[1:], values))]
