@@ -82,7 +82,12 @@ class FileMarks:
         return mark
 
     def note(self, mark: FileMark, place: Place) -> FileMark:
-        """Remember a place in a marked file, and return its mark then; without it a restart takes longer."""
+        """Remember a place in a marked file, and return its mark then; without it a restart takes longer.
+
+        One before the last that is known, as who reads a file again comes to, changes nothing.
+        """
+        if mark.places and place.seq <= mark.places[-1].seq:
+            return mark
         noted = replace(mark, places=(*mark.places, place)[-PLACES_MAX:])
         self._put(noted, must=False)
         return noted

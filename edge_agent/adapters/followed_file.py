@@ -23,6 +23,8 @@ import zlib
 from pathlib import Path
 from typing import IO, Final
 
+from msgspec.structs import replace
+
 from edge_agent.adapters.file_marks import FileMark, FileMarks, Place
 from edge_agent.adapters.packed_files import PACKED, Bytes, open_packed, unreadable
 from edge_agent.errors import SourceError
@@ -66,7 +68,10 @@ class FollowedFile:
         place = None
         if mark is not None:
             self._turn_to(self._found(mark))
-            place = self._gone_to(mark.before(seq))
+            known = mark.before(seq)
+            place = self._gone_to(known)
+            if known is not None and place is None:
+                mark = replace(mark, places=())  # of other bytes than those that are there now
         elif self._marks.marks:
             oldest = self._marks.marks[0].first_seq
             raise SourceError(f"source {self._path}: events before number {oldest} were asked for: {_GONE}")

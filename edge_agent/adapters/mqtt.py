@@ -79,6 +79,7 @@ class MqttUplink:
         self._inbox = inbox
         self._link = 0
         self._client: Client | None = None
+        self._starting = threading.Lock()  # held while a connection gets its thread, or is given up before that
         self._context()
 
     def _context(self) -> ssl.SSLContext:
@@ -124,16 +125,14 @@ class MqttUplink:
 
     def drop(self) -> None:
         """Break the connection off, without a goodbye."""
-        client, self._client = self._client, None
+        client = self._give_up()
         if client is not None:
-            sock = client.socket()
-            if sock is not None:
-                sock.close()
+            _break_off(client)
             client.loop_stop()
 
     def close(self, epoch: int) -> None:
         """Say goodbye and end the connection."""
-        client, self._client = self._client, None
+        client = self._give_up()
         self._link += 1
         if client is None:
             return
@@ -157,7 +156,17 @@ class MqttUplink:
             refused = isinstance(error, ssl.SSLError)
             self._inbox.put(LinkDown(link, f"{self._config.host}:{self._config.port}: {error}", refused))
             return
-        client.loop_start()
+        with self._starting:
+            if client is self._client:
+                client.loop_start()
+                return
+        _break_off(client)
+
+    def _give_up(self) -> Client | None:
+        """Return the client, whose thread either runs or never will."""
+        with self._starting:
+            client, self._client = self._client, None
+        return client
 
     def _new_client(self, link: int, epoch: int) -> Client:
         client = Client(
@@ -210,6 +219,12 @@ class MqttUplink:
         client.on_subscribe = on_subscribe
         client.on_message = on_message
         return client
+
+
+def _break_off(client: Client) -> None:
+    sock = client.socket()
+    if sock is not None:
+        sock.close()
 
 
 def _state(epoch: int, *, online: bool) -> bytes:

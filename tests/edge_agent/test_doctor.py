@@ -340,7 +340,12 @@ def test_an_agent_without_a_status_is_found_by_its_lock(device: DeviceFolder) ->
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({}, ""), ({"MALLOC_ARENA_MAX": "8"}, "MALLOC_ARENA_MAX"), ({"PYTHONDONTWRITEBYTECODE": "1"}, "PYTHONDONT")],
+    [
+        ({}, ""),
+        ({"PYTHONOPTIMIZE": ""}, ""),
+        ({"MALLOC_ARENA_MAX": "8"}, "MALLOC_ARENA_MAX"),
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, "PYTHONDONT"),
+    ],
 )
 def test_an_agent_that_was_started_in_another_environment_is_found(
     device: DeviceFolder, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -215,11 +216,7 @@ def test_a_disk_that_takes_no_mark_makes_the_source_wait(follower: Follower, mon
     follower.rotate()
     follower.write(b"2\n3\n")
     with monkeypatch.context() as patch:
-
-        def replace(_disk: FolderDisk, _name: str, _data: bytes) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        patch.setattr(FolderDisk, "replace", replace)
+        patch.setattr(FolderDisk, "replace", no_room)
         assert follower.read() == []
         assert "No space left" in (follower.source.trouble or "")
     assert follower.read() == [b"2", b"3"]
@@ -260,7 +257,8 @@ def test_whatever_happens_each_line_is_one_event(
     with pytest.MonkeyPatch.context() as patch, Follower(tmp_path_factory.mktemp("follow")) as follower:
         patch.setattr(followed_file, "PLACE_BYTES", place_bytes)
         patch.setattr(followed_file, "BLOCK_BYTES", 5)
-        live(follower, steps)
+        written = live(follower, steps)
+        assert follower.found == written
 
 
 def test_a_restart_in_a_long_file_begins_near_its_place(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,32 +269,94 @@ def test_a_restart_in_a_long_file_begins_near_its_place(follower: Follower, monk
     follower.write(b"".join(line + b"\n" for line in written))
     follower.read()
     read = count_reads(follower, monkeypatch)
-    for at in (299, 290):
+    for at in range(299, 270, -1):  # at the last three places, and between them
         read.clear()
         follower.restart(at)
+        assert sum(read) < 200
         follower.read()
         assert follower.found == [b"0", *written[1:]]
-        assert sum(read) < 400
     follower.restart(2)  # before all places that are remembered
     follower.read()
     assert follower.found == [b"0", *written[1:]]
-    marks = json.loads((follower.path.parent / "spool" / "source-log.json").read_bytes())
-    assert len(marks) == 1
+    assert len(marks_of(follower)) == 1
+
+
+def test_lines_that_are_too_long_are_the_same_after_a_restart_anywhere(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 1)
+    monkeypatch.setattr(followed_file, "BLOCK_BYTES", 10_000)
+    follower.write(b"".join(b"%d" % number + b"x" * (1 + number % 3 * 80_000) + b"\n" for number in range(12)))
+    whole = follower.read()
+    for at in range(12):
+        follower.restart(at)
+        follower.read()
+        assert follower.found == whole
+        assert [line[:2].rstrip(b"x") for line in follower.found] == [b"%d" % number for number in range(12)]
+
+
+def test_a_long_csv_file_is_read_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 10)
+    monkeypatch.setattr(followed_file, "BLOCK_BYTES", 20)
+    with Follower(tmp_path, "events.csv") as follower:
+        follower.write(b"a,b\n" + b"".join(b"%d,%d\n" % (number, number) for number in range(50)))
+        follower.read()
+        follower.restart(40)
+        follower.read()
+        assert [json.loads(line)["b"] for line in follower.found] == [str(number) for number in range(50)]
 
 
 def test_a_place_in_a_file_that_was_written_anew_is_not_used(
     follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(followed_file, "PLACE_BYTES", 2_000)
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 500)
+    monkeypatch.setattr(followed_file, "BLOCK_BYTES", 100)
     follower.write(b"head\n" * 300 + b"a\n" * 1_000)
     follower.read()
+    assert min(place[0] for place in marks_of(follower)[0][5]) <= 1_290
     follower.source.close()
-    with follower.path.open("r+b") as file:  # the same file, with fewer lines before the place
+    with follower.path.open("r+b") as file:  # the same file, with fewer lines before its places
         file.seek(1_500)
-        file.write(b"a" * 1_000)
+        file.write(b"b" * 2_000)
     follower._open()
-    assert follower.source.skip(1_290) == 300 + (2_000 - 1_000) // 2
+    assert follower.source.skip(1_290) == 300
     assert follower.source.read(5) == []
+    follower.write(b"\n" + b"c\n" * 1_000)
+    assert len(follower.read()) == 1_001
+    assert [place[0] for place in marks_of(follower)[0][5]][-1] > 301  # those of the other bytes are forgotten
+
+
+def test_places_are_those_of_their_own_file_and_stay_when_the_file_is_known_better(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed_file, "PLACE_BYTES", 1)
+    monkeypatch.setattr(followed_file, "BLOCK_BYTES", 4)
+    follower.write(b"1\n")
+    follower.read()
+    follower.write(b"2\n3\n")
+    follower.read()
+    assert [place[0] for place in marks_of(follower)[0][5]] == [3]
+    follower.restart(0)  # from the beginning, of which more is known now
+    follower.read()
+    (mark,) = marks_of(follower)
+    assert (mark[3], mark[5][0][0]) == (4, 3)
+    follower.rotate()
+    follower.write(b"4\n5\n6\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderDisk, "replace", no_room)
+        assert follower.read() == []  # its beginning cannot be remembered, so nothing of it is
+    assert [[place[0] for place in mark[5]] for mark in marks_of(follower)] == [[3]]
+    assert follower.read() == [b"4", b"5", b"6"]
+
+
+def no_room(_disk: FolderDisk, _name: str, _data: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def marks_of(follower: Follower) -> list[Any]:
+    """Return what is remembered of each file, as it is on the disk."""
+    found: list[Any] = json.loads((follower.path.parent / "spool" / "source-log.json").read_bytes())
+    return found
 
 
 def count_reads(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -313,7 +373,8 @@ def count_reads(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> list[int
     return sizes
 
 
-def live(follower: Follower, steps: list[tuple[str, int]]) -> None:
+def live(follower: Follower, steps: list[tuple[str, int]]) -> list[bytes]:
+    """Do the steps and read to the end; return the lines that were written."""
     written: list[bytes] = []
     rotations = 0
     for step, size in steps:
@@ -331,7 +392,7 @@ def live(follower: Follower, steps: list[tuple[str, int]]) -> None:
                 os.utime(follower.rotate(f".{rotations}"), ns=(rotations * 10**9, rotations * 10**9))
                 follower.path.touch()
     follower.read()
-    assert follower.found == written
+    return written
 
 
 def test_a_followed_csv_has_a_header_in_each_file_and_waits_for_whole_records(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from edge_agent.lite import windows as lite_windows
 from edge_agent.lite.filtering import LiteFilter
 from edge_agent.lite.lists import LISTS
 from edge_agent.lite.rules import LiteRules
+from edge_agent.report import Report
 from tests.edge_agent.plant import CONTRACTS, Json, lines_of, rows_of
 from tests.edge_agent.rule_worlds import CONTRACT, EPOCH, FIELDS
 from tests.edge_agent.simulated import DEVICE, World, lines_with_faults, plan_of
@@ -160,16 +161,16 @@ def test_a_start_in_the_other_profile_goes_on_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("seed", range(12))
 def test_crashes_of_a_lite_agent_at_any_step_lose_and_double_nothing(seed: int) -> None:
-    crashing(seed, ("lite",))
+    check(*crashed(seed, ("lite",)), seed)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_device_that_changes_its_profile_between_starts_loses_and_doubles_nothing(seed: int) -> None:
-    crashing(seed, PROFILES)
+    check(*crashed(seed, PROFILES), seed)
 
 
-def crashing(seed: int, profiles: tuple[ProfileName, ...]) -> None:
-    """Kill an agent at random steps, start it again in one of the profiles, and check what the lake has in the end."""
+def crashed(seed: int, profiles: tuple[ProfileName, ...]) -> tuple[World, Report]:
+    """Kill an agent at random steps, start it again in one of the profiles; return its world, and what it says last."""
     rng = random.Random(seed)
     world = World(seed, lines_with_faults(rng, rng.randint(50, 600)), events_per_s=seed % 2 * 30.0)
     for _ in range(rng.randint(1, 12)):
@@ -181,11 +182,10 @@ def crashing(seed: int, profiles: tuple[ProfileName, ...]) -> None:
             world.crash()
             continue
         world.disk.crash_after = None
-        check(world, report, seed)
-        return
+        return world, report
     world.disk.crash_after = None
     world.plan = plan_of(0, profiles[seed % len(profiles)])
-    check(world, world.run(), seed)
+    return world, world.run()
 
 
 def test_a_lite_device_closes_windows_early_that_its_budget_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

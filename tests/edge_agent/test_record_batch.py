@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ SCHEMA_MESSAGE = SCHEMA.serialize().to_pybytes()
 KINDS = ("numpy", "array", "list")
 
 
-def written(rows: list[tuple[Any, ...]], seqs: list[int], kind: str = "numpy") -> bytes:
+def written(rows: list[tuple[Any, ...]], seqs: Sequence[int], kind: str = "numpy") -> bytes:
     return record_batch.write(COLUMNS, {**columns_of(rows, kind), "seq": seqs}, len(rows))
 
 
@@ -177,3 +178,9 @@ def test_the_bytes_of_a_message_do_not_change() -> None:
         # Written by another implementation, with buffers aligned to 64 bytes.
         foreign = bytes.fromhex(vector["foreign_message"])
         assert record_batch.read(foreign, columns, len(vector["seqs"]), arrays=False) == found
+
+
+@given(ROWS, st.integers(0, 2**40))
+def test_numbers_that_follow_one_another_are_written_as_any_others(rows: list[tuple[Any, ...]], first: int) -> None:
+    numbers = range(first, first + len(rows))
+    assert written(rows, numbers) == written(rows, list(numbers))

@@ -379,5 +379,5 @@ def _numbers(data: bytes) -> Numbers:
         else:
             found.append(byte)
     if shift:
-        raise ValueError(f"number {len(found)} of them: expected to end within {_VARINT_BYTES_MAX} bytes")
+        raise ValueError(f"number {len(found)}: expected to end within {_VARINT_BYTES_MAX} bytes")
     return found
