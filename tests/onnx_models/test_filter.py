@@ -155,12 +155,12 @@ HEADER = "f1,f2,f3,f4,f5,f6,f7,f8,f9,anomaly\n"
     ("content", "message"),
     [
         (b"not gzip", "cannot be read"),
-        (gzip.compress(b"a,b,c\n1,2,3\n"), "header is"),
-        (gzip.compress((HEADER + "1,2,3\n").encode()), "expected 10"),
-        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,nine,0\n").encode()), "cannot be read"),
-        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,nan,0\n").encode()), "finite"),
-        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,9,2\n").encode()), "0 or 1"),
-        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,9,0\n").encode())[:-9], "cannot be read"),
+        (gzip.compress(b"a,b,c\n1,2,3\n", mtime=0), "header is"),
+        (gzip.compress((HEADER + "1,2,3\n").encode(), mtime=0), "expected 10"),
+        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,nine,0\n").encode(), mtime=0), "cannot be read"),
+        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,nan,0\n").encode(), mtime=0), "finite"),
+        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,9,2\n").encode(), mtime=0), "0 or 1"),
+        (gzip.compress((HEADER + "1,2,3,4,5,6,7,8,9,0\n").encode(), mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_damaged_record_is_named(content: bytes, message: str, tmp_path: Path) -> None:
