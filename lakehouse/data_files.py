@@ -4,17 +4,25 @@ from typing import Final
 from uuid import uuid4
 
 import pyarrow as pa
-from pyiceberg.io.pyarrow import write_file
-from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table, WriteTask
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
 
-from lakehouse.tables import SORT_PROPERTY
+from lakehouse.tables import ROW_GROUP_ROWS, SORT_PROPERTY
 
 IDENTITY: Final = ("origin", "epoch", "seq")  # columns that name a row
+NO_PARTITION: Final = Record()
 
 
 def write_rows(table: Table, rows: pa.Table, sort: bool = True) -> tuple[DataFile, ...]:
-    """Write one data file with the table's columns; columns that the rows lack become null.
+    """Write one data file of the table's default spec; columns that the rows lack become null.
 
     `sort`: by the contract's sort fields and then by identity; rows of one commit are left as they came.
     """
@@ -25,11 +33,41 @@ def write_rows(table: Table, rows: pa.Table, sort: bool = True) -> tuple[DataFil
     ]
     aligned = pa.Table.from_arrays(arrays, schema=columns)
     if sort:
-        order = [name for name in table.properties.get(SORT_PROPERTY, "").split(",") if name]
-        aligned = aligned.sort_by([(name, "ascending") for name in (*order, *IDENTITY)])
-    batches = aligned.combine_chunks().to_batches()
-    task = WriteTask(write_uuid=uuid4(), task_id=0, schema=table.schema(), record_batches=batches)
-    files = tuple(write_file(table.io, table.metadata, iter([task])))
-    for file in files:
-        file.spec_id = table.spec().spec_id  # the library sets it only on what it reads, and needs it to delete a file
-    return files
+        aligned = aligned.sort_by([(name, "ascending") for name in order(table)])
+    return (store(table, aligned, table.spec(), NO_PARTITION),)
+
+
+def order(table: Table) -> tuple[str, ...]:
+    """Return the columns that merged files are sorted by: the contract's own, then identity; those that exist."""
+    sort_fields = [name for name in table.properties.get(SORT_PROPERTY, "").split(",") if name]
+    present = {field.name for field in table.schema().fields}
+    return tuple(name for name in dict.fromkeys((*sort_fields, *IDENTITY)) if name in present)
+
+
+def store(table: Table, rows: pa.Table, spec: PartitionSpec, partition: Record) -> DataFile:
+    """Write rows, which have the table's columns with their field ids, as one file of a partition of a spec."""
+    schema = table.schema()
+    location = table.location_provider().new_data_location(f"{uuid4()}.parquet")
+    output = table.io.new_output(location)
+    # The page index lets a reader skip within a row group; the library's own writer has no setting for it.
+    settings = {"compression": "zstd", "write_page_index": True, "store_decimal_as_integer": True}
+    with output.create(overwrite=True) as stream, pq.ParquetWriter(stream, rows.schema, **settings) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    statistics = data_file_statistics_from_parquet_metadata(
+        writer.writer.metadata,
+        compute_statistics_plan(schema, table.metadata.properties),
+        parquet_path_to_id_mapping(schema),
+    )
+    file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=location,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=len(output),
+        sort_order_id=None,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+    file.spec_id = spec.spec_id  # the library sets it only on what it reads, and needs it to delete a file
+    return file

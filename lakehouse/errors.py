@@ -9,7 +9,9 @@ FieldlakeError
 │   └── CommitOutcomeUnknownError  a commit may have landed and the catalog cannot be asked: recover, then look
 └── OperatorMustActError
     ├── ConfigError                the configuration file cannot be followed
+    ├── DeleteFilesError           another engine has added delete files to a table that maintenance rewrites
     ├── FencedError                another ingest process writes the same table
+    ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
     ├── TableConflictError         a contract does not fit the table that exists
     └── PayloadError               a batch's payload is not what its header says; the batch goes to the dead letters
@@ -38,8 +40,16 @@ class ConfigError(OperatorMustActError):
     """The configuration file cannot be followed."""
 
 
+class DeleteFilesError(OperatorMustActError):
+    """A table has delete files, which maintenance does not apply."""
+
+
 class FencedError(OperatorMustActError):
     """Another ingest process has committed to a table that this one writes."""
+
+
+class RowCountError(OperatorMustActError):
+    """A data file has another number of rows than the entry that was committed with it."""
 
 
 class StateError(OperatorMustActError):

@@ -2,8 +2,8 @@
 
 Every kept snapshot makes the metadata longer that each commit copies and writes. So a commit that adds a snapshot also
 drops the oldest, some at a time: no commit of its own, nothing to conflict with, and their number stays within bounds
-for ever. Files of a dropped snapshot stay for `lakehouse.maintenance.sweep.FILE_GRACE_S`, so a reader that has planned
-on it finishes.
+for ever. Files of a dropped snapshot stay for `lakehouse.maintenance.sweep.READER_GRACE_S`, so a reader that has
+planned on it finishes.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from lakehouse.state import STATE_PROPERTY
@@ -28,26 +29,31 @@ class Kept(Struct, frozen=True):
 
 
 def expired(snapshots: Sequence[Kept], kept_max: int) -> list[int]:
-    """Return the ids to drop, oldest first: all but the newest `kept_max`, the pinned and the newest with a state.
+    """Return the ids to drop, oldest first: all but the newest `kept_max`, the pinned, and the newest with a state.
 
-    Recovery needs the newest state, which may be older than a run of commits by maintenance or by others.
+    Recovery walks from the current snapshot back to the newest state, so what lies between the two is kept as well: a
+    run of commits by others, none of which names a state, must not break the way.
     """
-    newest_state = next((s.snapshot_id for s in reversed(snapshots) if s.has_state), None)
-    old = snapshots[: max(0, len(snapshots) - kept_max)]
-    return [s.snapshot_id for s in old if not s.pinned and s.snapshot_id != newest_state]
+    newest_state = next((at for at in reversed(range(len(snapshots))) if snapshots[at].has_state), len(snapshots))
+    old = snapshots[: max(0, min(len(snapshots) - kept_max, newest_state))]
+    return [s.snapshot_id for s in old if not s.pinned]
 
 
-def expire_within(transaction: Transaction, table: Table) -> int:
-    """Drop old snapshots in a transaction that is about to add one; return how many."""
-    metadata = table.metadata
+def due(metadata: TableMetadata) -> list[int]:
+    """Return the ids to drop with a commit that is about to add a snapshot; none until there are enough at once."""
     if len(metadata.snapshots) < SNAPSHOTS_KEPT + EXPIRED_AT_ONCE - 1:
-        return 0
+        return []
     pinned = {ref.snapshot_id for ref in metadata.refs.values()}
     present = [
         Kept(s.snapshot_id, s.summary is not None and STATE_PROPERTY in s.summary, s.snapshot_id in pinned)
         for s in sorted(metadata.snapshots, key=lambda s: s.sequence_number or 0)
     ]
-    ids = expired(present, SNAPSHOTS_KEPT - 1)
+    return expired(present, SNAPSHOTS_KEPT - 1)
+
+
+def expire_within(transaction: Transaction, table: Table) -> int:
+    """Drop old snapshots in a transaction that is about to add one; return how many."""
+    ids = due(table.metadata)
     if ids:
         ExpireSnapshots(transaction).by_ids(ids).commit()
     return len(ids)

@@ -35,16 +35,31 @@ class IngestStatus(Struct):
     updated_at_ms: int = 0
 
 
+class TableFigures(Struct, frozen=True):
+    """What a table consists of, as maintenance last saw it."""
+
+    tail_files: int = 0
+    tail_bytes: int = 0
+    history_files: int = 0
+    history_bytes: int = 0
+    manifests: int = 0
+    snapshots: int = 0
+
+
 class MaintenanceStatus(Struct):
-    """Counters since the process started, by table where there is a mapping."""
+    """Counters since the process started, by table where there is a mapping; `tables` are states."""
 
     pid: int
     ready: bool = False
     passes: int = 0
+    tables: dict[str, TableFigures] = {}
     compactions: dict[str, int] = {}
     files_merged: dict[str, int] = {}
+    bytes_rewritten: dict[str, int] = {}
+    rows_ended: dict[str, int] = {}  # rows removed because their retention is over
+    files_waiting: dict[str, int] = {}  # files that nothing needs, kept for readers that may still use them
     files_deleted: dict[str, int] = {}
-    conflicts: int = 0
+    conflicts: int = 0  # commits of ours that a writer won
     last_pass_ms: float = 0.0
     last_error: str = ""
     last_error_at_ms: int = 0

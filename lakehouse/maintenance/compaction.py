@@ -1,35 +1,40 @@
-"""Merge small files of a table into one sorted file, beside a writer that never waits.
+"""Merge small files of a table into sorted ones and move the tail's rows to the history, beside a writer.
 
-1. read       the chosen files of the current snapshot.
-2. write      one file, sorted by the contract's sort fields. Nothing refers to it yet; if the rest fails, the sweep
-              removes it.
-3. replace    one snapshot that drops the inputs and adds the output. Conflict: another commit came first; repeat this
-              step on the refreshed table, provided that all inputs are still live there.
+1. plan     which files are due (`lakehouse.maintenance.merging`), on the current snapshot.
+2. rewrite  their rows are read, sorted and written, group by group and never more than DECODED_BYTES_MAX of them at
+            once. Crash after: nothing refers to the new files, the sweep removes them.
+3. replace  one commit puts the new files in the place of the old ones, provided that all of those are still live
+            (`lakehouse.maintenance.replacing`).
 
-The newest files belong to the writer, which merges them itself (`lakehouse.tail`), until the table is quiet.
+The newest files belong to a writer that merges its own (`lakehouse.tail`), until the table is quiet.
 
 Rows are the same before and after, and no input is dropped unless it is live in the very snapshot that is replaced, so
 a lost race costs work and never rows.
 """
 
 import logging
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pyarrow as pa
 from msgspec import Struct
-from pyiceberg.exceptions import CommitFailedException, ValidationException
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.manifest import DataFile, ManifestContent
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.manifest import DataFile
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.table import Table
 
-from lakehouse.data_files import write_rows
-from lakehouse.expiry import expire_within
-from lakehouse.maintenance.merging import File, merge
-from lakehouse.transactions import LeanTransaction
+from lakehouse.data_files import NO_PARTITION, order, store
+from lakehouse.errors import RowCountError
+from lakehouse.history import buckets, by_bucket, history_spec, subject_id
+from lakehouse.maintenance.listing import Manifests, live_files
+from lakehouse.maintenance.merging import WRITERS_COMMITS, File, Group, Part, plan
+from lakehouse.maintenance.reading import read_files
+from lakehouse.maintenance.replacing import Change, Fault, no_fault, replace_files
+from lakehouse.maintenance.sorting import sorted_order
+from lakehouse.status import TableFigures
 
-# Tries of step 3. At the highest commit rate a try wins about every other time, so ten lose once in a thousand.
-REPLACE_TRIES_MAX: Final = 10
+# Bytes of rows held decoded: sorting holds them twice, and the files read ahead come on top: 0.6 GB at most.
+DECODED_BYTES_MAX: Final = 268_435_456
 
 _log = logging.getLogger(__name__)
 
@@ -39,58 +44,111 @@ class Merged(Struct, frozen=True):
 
     files: int
     conflicts: int
+    bytes_read: int = 0
+    bytes_written: int = 0
 
 
-def compact(table: Table, quiet: bool) -> Merged:
-    """Merge the files that are due. Errors of store and catalog pass through; the table is then unchanged or merged."""
-    live = _live(table)
-    chosen = merge([file for file, _ in live.values()], quiet)
-    if not chosen:
+def compact(
+    table: Table,
+    quiet: bool,
+    fault: Fault = no_fault,
+    writers_commits: int = WRITERS_COMMITS,
+    monotonic_s: Callable[[], float] = time.monotonic,
+) -> Merged:
+    """Merge the files that are due; once for each commit, so the caller repeats it until nothing is due.
+
+    Errors of store and catalog pass through; the table is then unchanged or merged. Raises CommitConflictError,
+    CommitOutcomeUnknownError, DeleteFilesError and RowCountError.
+    """
+    manifests = Manifests(table.io)
+    live = dict(_live(table, manifests))
+    spec = history_spec(table.metadata)
+    groups = plan([file for file, _ in live.values()], spec is not None, quiet, writers_commits)  # Step 1.
+    if not groups:
         return Merged(0, 0)
-    inputs = [FileScanTask(live[file.path][1]) for file in chosen]
-    rows = _read(table, inputs)  # Step 1.
-    outputs = write_rows(table, rows)  # Step 2.
-    conflicts = 0
-    while conflicts < REPLACE_TRIES_MAX:  # Step 3.
-        try:
-            _replace(table, [task.file for task in inputs], outputs)
-            return Merged(len(inputs), conflicts)
-        except CommitFailedException:
-            conflicts += 1
-            table.refresh()
-        except ValidationException as error:
-            _log.info("compaction of %s given up, its inputs were replaced: %s", ".".join(table.name()), error)
-            break
-    return Merged(0, conflicts)
+    written_s = monotonic_s()
+    removed = {file.path: live[file.path][1] for group in groups for file in group.files}
+    added = tuple(output for group in groups for output in _rewrite(table, group, removed, spec))  # Step 2.
+    change = Change(removed, added)
+    replaced = replace_files(table, change, manifests, written_s, fault, monotonic_s)  # Step 3.
+    if replaced.snapshot_id is None:
+        _log.info("compaction of %s given up: its inputs were replaced", ".".join(table.name()))
+        return Merged(0, replaced.conflicts)
+    return Merged(
+        len(removed),
+        replaced.conflicts,
+        sum(file.file_size_in_bytes for file in removed.values()),
+        sum(file.file_size_in_bytes for file in added),
+    )
 
 
-def _live(table: Table) -> dict[str, tuple[File, DataFile]]:
-    """Return the current data files by path."""
+def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File, DataFile]]]:
+    """Yield the current data files by path."""
     snapshot = table.current_snapshot()
-    if snapshot is None:
-        return {}
-    newest = snapshot.sequence_number or 0
-    return {
-        entry.data_file.file_path: (
-            File(entry.data_file.file_path, entry.data_file.file_size_in_bytes, newest - (entry.sequence_number or 0)),
-            entry.data_file,
+    newest = (snapshot.sequence_number or 0) if snapshot is not None else 0
+    for entry, file in live_files(table, manifests):
+        is_tail = len(file.partition) == 0
+        yield (
+            file.file_path,
+            (
+                File(
+                    file.file_path,
+                    file.file_size_in_bytes,
+                    newest - (entry.sequence_number or 0),
+                    Part.TAIL if is_tail else Part.HISTORY,
+                    None if is_tail else file.partition[0],
+                ),
+                file,
+            ),
         )
-        for manifest in snapshot.manifests(table.io)
-        if manifest.content == ManifestContent.DATA
-        for entry in manifest.fetch_manifest_entry(table.io)
-    }
 
 
-def _read(table: Table, inputs: list[FileScanTask]) -> pa.Table:
-    return ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue()).to_table(inputs)
+def _rewrite(table: Table, group: Group, files: dict[str, DataFile], spec: PartitionSpec | None) -> Iterator[DataFile]:
+    """Write the rows of a group anew; yield the files."""
+    held: list[pa.Table] = []
+    held_bytes = 0
+    inputs = [files[file.path] for file in group.files]
+    for file, rows in read_files(table, inputs, table.schema().as_arrow()):
+        if len(rows) != file.record_count:
+            raise RowCountError(
+                f"file {file.file_path}: expected {file.record_count} rows, found {len(rows)}: it is not what was "
+                "committed: restore it from the store's versions"
+            )
+        held.append(rows)
+        held_bytes += rows.nbytes
+        if held_bytes > DECODED_BYTES_MAX:
+            yield from _write(table, held, group.to, spec)
+            held, held_bytes = [], 0
+    if held:
+        yield from _write(table, held, group.to, spec)
 
 
-def _replace(table: Table, inputs: list[DataFile], outputs: tuple[DataFile, ...]) -> None:
-    transaction = LeanTransaction(table)
-    with transaction.update_snapshot().overwrite() as overwrite:
-        for file in inputs:
-            overwrite.delete_data_file(file)
-        for file in outputs:
-            overwrite.append_data_file(file)
-    expire_within(transaction, table)
-    transaction.commit_transaction()
+def _write(table: Table, held: list[pa.Table], to: Part, spec: PartitionSpec | None) -> Iterator[DataFile]:
+    rows = pa.concat_tables(held).combine_chunks()
+    keys = [rows.column(name) for name in order(table)]
+    subject = subject_id(table.metadata)
+    if to is Part.TAIL or spec is None or subject is None:
+        yield store(table, rows.take(pa.array(sorted_order(keys))), table.metadata.specs()[0], NO_PARTITION)
+        return
+    schema = table.schema()
+    bucket = buckets(rows.column(schema.find_column_name(subject)), schema.find_type(subject))
+    places = sorted_order([bucket, *keys])
+    for partition, own in by_bucket(bucket, places):
+        yield store(table, rows.take(pa.array(own)), spec, partition)
+
+
+def figures(table: Table) -> TableFigures:
+    """Return what a table consists of now; reads its manifests. Raises DeleteFilesError."""
+    manifests = Manifests(table.io)
+    files = [file for file, _ in dict(_live(table, manifests)).values()]
+    tail = [file.size_bytes for file in files if file.part is Part.TAIL]
+    history = [file.size_bytes for file in files if file.part is Part.HISTORY]
+    current = table.current_snapshot()
+    return TableFigures(
+        tail_files=len(tail),
+        tail_bytes=sum(tail),
+        history_files=len(history),
+        history_bytes=sum(history),
+        manifests=len(manifests.of(current)) if current is not None else 0,
+        snapshots=len(table.metadata.snapshots),
+    )

@@ -1,11 +1,16 @@
-"""Which files of a table are merged. Pure.
+"""Which files of a table are merged, and where their rows go. Pure.
 
 Files are sorted into tiers by size, each tier eight times the one below; a tier with enough files is merged into one
-file, which then usually belongs to the next tier. So a row is rewritten once per tier and not once per pass.
+file, which then usually belongs to the next tier. So a row is rewritten once per tier and not once per pass. Files of
+the history are sorted into tiers bucket by bucket.
+
+Rows of the tail move to the history once they are worth a file in each bucket. Below that the tail's merged files are
+sorted by subject as well, so few row groups of few files are all that a look-up reads there.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Final
 
 from msgspec import Struct
@@ -15,41 +20,112 @@ from lakehouse import tail
 TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 134_217_728)  # bytes; upper ends of the tiers
 MERGE_FILES_MIN: Final = 8  # files of a tier that make a merge worth a commit
 QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: readers then pay for files, not writers
+# Bytes of the tail that are worth a file in each of 16 buckets: 256 kB each, half of the lowest tier's end.
+HISTORY_BYTES_MIN: Final = TIER_BYTES[1]
 # Commits for which a file is its writer's; a quarter more than it says, for the commits of maintenance in between.
 WRITERS_COMMITS: Final = tail.COMMITS * 5 // 4
-MERGE_FILES_MAX: Final = 256  # files; bounds the memory for open files and the commit's size
-MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed; a merge holds them decompressed, about 1 GB at most
+MERGE_FILES_MAX: Final = 1_024  # files; bounds the commit's size: each is an entry to write
+MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed of one commit; a few seconds' work, lost if its inputs go
+SINGLE: Final = 1  # files of the tail's upper tiers that are worth moving: a backlog's commit is large by itself
+
+
+class Part(Enum):
+    """The parts of a table; see `lakehouse.history`."""
+
+    TAIL = "tail"
+    HISTORY = "history"
 
 
 class File(Struct, frozen=True):
-    """A data file that may be merged."""
+    """A data file that may be merged; `bucket` is that of a file of the history, None for one without a subject."""
 
     path: str
     size_bytes: int
     age_commits: int  # commits since it was added
+    part: Part = Part.TAIL
+    bucket: int | None = None
 
 
-def merge(files: Sequence[File], quiet: bool) -> tuple[File, ...]:
+class Group(Struct, frozen=True):
+    """Files whose rows are sorted and written together; `to` is where they go."""
+
+    files: tuple[File, ...]
+    to: Part
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes compressed."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def plan(
+    files: Sequence[File], has_history: bool, quiet: bool, writers_commits: int = WRITERS_COMMITS
+) -> tuple[Group, ...]:
+    """Return the groups of the next commit: one of the tail, or several of the history, each of another bucket.
+
+    `has_history`: whether the table has a history part. The tail comes first: it is what every reader reads.
+    """
+    own = [file for file in files if file.part is Part.TAIL]
+    if has_history and (flushed := _flush(own, quiet, writers_commits)):
+        return (Group(flushed, Part.HISTORY),)
+    if merged := merge(own, quiet, writers_commits):
+        return (Group(merged, Part.TAIL),)
+    buckets: dict[int | None, list[File]] = defaultdict(list)
+    for file in files:
+        if file.part is Part.HISTORY:
+            buckets[file.bucket].append(file)
+    merges = (merge(found, False, 0) for _, found in sorted(buckets.items(), key=lambda item: str(item[0])))
+    return _within_limits(Group(found, Part.HISTORY) for found in merges if found)
+
+
+def merge(files: Sequence[File], quiet: bool, writers_commits: int = WRITERS_COMMITS) -> tuple[File, ...]:
     """Return the files to merge next, of the smallest tier that is due; none when nothing is due."""
     tiers: dict[int, list[File]] = defaultdict(list)
-    for file in files:
-        if file.age_commits < WRITERS_COMMITS and not quiet:
-            continue
-        tier = sum(file.size_bytes >= end for end in TIER_BYTES)
-        if tier < len(TIER_BYTES):
+    for file in _ours(files, quiet, writers_commits):
+        if (tier := _tier(file)) < len(TIER_BYTES):
             tiers[tier].append(file)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= (QUIET_FILES_MIN if quiet and tier == 0 else MERGE_FILES_MIN):
-            return _fitting(sorted(tiers[tier], key=lambda file: (file.size_bytes, file.path)))
+            return _fitting(tiers[tier])
     return ()
 
 
-def _fitting(files: list[File]) -> tuple[File, ...]:
+def _flush(files: Sequence[File], quiet: bool, writers_commits: int) -> tuple[File, ...]:
+    """Return the files of the tail to move to the history, none while they are not worth it."""
+    ours = _ours(files, quiet, writers_commits)
+    large = [file for file in ours if _tier(file) > 1]
+    if large:
+        return _fitting(large, SINGLE)
+    # A tier that is not due yet is left alone, however large all together are: else each pass would move a little.
+    counts = Counter(map(_tier, ours))
+    chosen = _fitting([file for file in ours if counts[_tier(file)] >= MERGE_FILES_MIN])
+    return chosen if sum(file.size_bytes for file in chosen) >= HISTORY_BYTES_MIN else ()
+
+
+def _ours(files: Sequence[File], quiet: bool, writers_commits: int) -> list[File]:
+    return [file for file in files if quiet or file.age_commits >= writers_commits]
+
+
+def _tier(file: File) -> int:
+    return sum(file.size_bytes >= end for end in TIER_BYTES)
+
+
+def _fitting(files: Sequence[File], least: int = QUIET_FILES_MIN) -> tuple[File, ...]:
     chosen: list[File] = []
     total = 0
-    for file in files[:MERGE_FILES_MAX]:
+    for file in sorted(files, key=lambda file: (file.size_bytes, file.path))[:MERGE_FILES_MAX]:
         total += file.size_bytes
-        if total > MERGE_BYTES_MAX:
+        if total > MERGE_BYTES_MAX and chosen:
             break
         chosen.append(file)
-    return tuple(chosen) if len(chosen) >= QUIET_FILES_MIN else ()
+    return tuple(chosen) if len(chosen) >= least else ()
+
+
+def _within_limits(groups: Iterable[Group]) -> tuple[Group, ...]:
+    chosen: list[Group] = []
+    for group in groups:
+        size_bytes = sum(other.size_bytes for other in chosen) + group.size_bytes
+        if chosen and (size_bytes > MERGE_BYTES_MAX or sum(len(g.files) for g in chosen) > MERGE_FILES_MAX):
+            break
+        chosen.append(group)
+    return tuple(chosen)

@@ -1,9 +1,10 @@
 """Remove files that no kept snapshot refers to: what compaction replaced, expired snapshots' metadata, old state files,
 and what a crashed writer left behind.
 
-It keeps no list of its own, so a crash of maintenance leaks nothing. A file is removed only when it is older than the
-grace and nothing refers to it: a writer commits what it wrote within seconds or gives up (`COMMIT_WITHIN_S`), and a
-reader has finished with a snapshot that was current so long ago.
+It keeps no list on disk, so a crash of maintenance leaks nothing. Two graces keep a file from being removed too early:
+that of its writer, who commits what it wrote within minutes or gives up (`COMMIT_WITHIN_S`), and that of a reader, who
+has planned on a snapshot that was current when the file was still needed. How long a file has not been needed no
+listing says, so the sweeps of one process remember when they first found it (`Unneeded`); a new one counts anew.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,8 @@ from pyiceberg.table import Table
 
 from lakehouse.state import STATE_PROPERTY
 
-FILE_GRACE_S: Final = 600  # seconds; five times what a writer takes at most, and longer than any query may run
+FILE_GRACE_S: Final = 600  # seconds since it was written; twice what a writer or maintenance takes at most
+READER_GRACE_S: Final = 600.0  # seconds since nothing refers to it; longer than any query may run
 REMOVED_AT_ONCE_MAX: Final = 20_000  # files of one sweep; the next one goes on
 
 
@@ -25,6 +27,21 @@ def unreferenced(ages_s: Mapping[str, float], referenced: Iterable[str], grace_s
     kept = set(referenced)
     old = [path for path, age_s in ages_s.items() if age_s > grace_s and path not in kept]
     return sorted(old, key=lambda path: -ages_s[path])[:REMOVED_AT_ONCE_MAX]
+
+
+class Unneeded:
+    """Since when nothing has referred to the files of a table, by the times of the sweeps that found them."""
+
+    def __init__(self) -> None:
+        self._since_s: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since_s)
+
+    def ripe(self, found: Iterable[str], now_s: float, grace_s: float = READER_GRACE_S) -> list[str]:
+        """Take what a sweep found at `now_s`; return what has not been needed for the grace, in the sweep's order."""
+        self._since_s = {path: self._since_s.get(path, now_s) for path in found}
+        return [path for path, since_s in self._since_s.items() if now_s - since_s >= grace_s]
 
 
 def sweep(table: Table, now_s: float, grace_s: float = FILE_GRACE_S) -> int:
