@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from lakehouse import tail
 
-TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 134_217_728)  # bytes; upper ends of the tiers
+# Bytes; upper ends of the tiers. What has reached the last is never merged again: two of them would exceed a commit.
+TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 67_108_864)
 MERGE_FILES_MIN: Final = 8  # files of a tier that make a merge worth a commit
 QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: readers then pay for files, not writers
 # Bytes of the tail that are worth a file in each of 16 buckets: 256 kB each, half of the lowest tier's end.
