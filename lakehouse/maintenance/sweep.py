@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.state import STATE_PROPERTY
 
@@ -54,15 +55,21 @@ def doomed(table: Table, now_s: float, grace_s: float = FILE_GRACE_S) -> list[st
 
     What it returns stays good: after the grace nothing refers to a file any more that nothing referred to.
     """
+    ages_s = {path: now_s - modified_s for path, _, modified_s in listed(table)}
+    table.refresh()
+    paths = {_path(location, table) for location in references(table)}
+    return unreferenced(ages_s, paths, grace_s)
+
+
+def listed(table: Table) -> list[tuple[str, str, float]]:
+    """Return (path in the store, location, seconds since 1970 when it was written) of all files of a table's folder."""
     found = _store(table)
     if found is None:
         return []
     store, root = found
-    listed = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
-    ages_s = {info.path: now_s - info.mtime_ns / 1e9 for info in listed if info.type == FileType.File and info.mtime_ns}
-    table.refresh()
-    paths = {_path(location, table) for location in references(table)}
-    return unreferenced(ages_s, paths, grace_s)
+    infos = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    files = [info for info in infos if info.type == FileType.File and info.mtime_ns]
+    return [(info.path, table.location() + info.path[len(root) :], info.mtime_ns / 1e9) for info in files]
 
 
 def remove(table: Table, paths: Iterable[str]) -> int:
@@ -88,13 +95,18 @@ def references(table: Table) -> set[str]:
     manifests = {}
     for snapshot in metadata.snapshots:
         found.add(snapshot.manifest_list)
-        if snapshot.summary is not None and (state := snapshot.summary.get(STATE_PROPERTY)) is not None:
-            found.add(state)
+        found.update(state_files(snapshot))
         manifests.update({manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)})
     for path, manifest in manifests.items():
         found.add(path)
         found.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
     return found
+
+
+def state_files(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the locations of the files that hold the recovery state which a snapshot names."""
+    state = None if snapshot.summary is None else snapshot.summary.get(STATE_PROPERTY)
+    return () if state is None else (state,)
 
 
 def _store(table: Table) -> tuple[FileSystem, str] | None:
