@@ -17,6 +17,9 @@ from lakehouse.config import CatalogConfig, LakeConfig
 from lakehouse.history import ensure_history
 from lakehouse.maintenance import merging
 from lakehouse.maintenance.compaction import compact, figures
+from lakehouse.maintenance.erasure import erase, tables_of
+from lakehouse.maintenance.subjects import Subject
+from lakehouse.process import WallClock
 from lakehouse.publish import publish_contracts
 from tests.lakehouse import judge
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
@@ -118,3 +121,19 @@ def _compare(config: LakeConfig, engine: TrinoClient, upto: int) -> None:
         )
         assert judge.read(config, TELEMETRY, query.format("rows")) == [expected]
         assert [tuple(r) for r in engine.query(query.format("lake_a.field.telemetry")).rows] == [expected]
+
+
+def test_a_subject_is_erased_from_the_running_stack(config: LakeConfig, engine: TrinoClient) -> None:
+    catalog = open_catalog(config.catalogs[0])
+    count = f"SELECT count(*) FROM {{}} WHERE origin = '{ORIGIN}' AND asset_id {{}} 'asset-3'"
+    others = judge.read(config, TELEMETRY, count.format("rows", "<>"))
+    ((table, rule),) = tables_of(catalog, Subject("asset", "asset-3"), TELEMETRY.table)
+    done = erase(catalog, table, rule, "test", WallClock())
+    assert done.rows > 0
+    assert done.remaining == ()
+    for operator, expected in (("=", 0), ("<>", others[0][0])):
+        assert judge.read(config, TELEMETRY, count.format("rows", operator)) == [(expected,)]
+        assert engine.query(count.format("lake_a.field.telemetry", operator)).rows == [(expected,)]
+    noted = engine.query("SELECT finished, rows, verified FROM lake_a.ops.removals ORDER BY finished").rows
+    assert noted == [(False, 0, False), (True, done.rows, done.verified)]
+    catalog.engine.dispose()
