@@ -175,3 +175,9 @@ def test_clicks_are_what_the_shelf_holds(shelf: Shelf) -> None:
     assert [r[0] for r in shelf.ask("SELECT user_id FROM rows ORDER BY seq")] == [
         c["user_id"] for c in clicks(range(3))
     ]
+
+
+@given(st.lists(st.tuples(*[st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)] * 4), min_size=1, max_size=40))
+def test_keys_of_any_range_sort_like_their_tuples(rows: list[tuple[int, ...]]) -> None:
+    columns = [pa.array([row[at] for row in rows], pa.int64()) for at in range(4)]
+    assert [rows[int(at)] for at in sorted_order(columns)] == sorted(rows)
