@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyiceberg.manifest import ManifestEntryStatus
 
 from contracts.contract import Contract
 from lakehouse.history import ensure_history
@@ -18,6 +19,8 @@ from lakehouse.iceberg import state_location, state_snapshot
 from lakehouse.maintenance import merging
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.erasure import Erased, Stage, erase, find, tables_of
+from lakehouse.maintenance.listing import Manifests
+from lakehouse.maintenance.removal import remove_rows
 from lakehouse.maintenance.removals import TABLE, is_of, removals_table, subject_hash
 from lakehouse.maintenance.subjects import About, Subject, bucket_of, quoted, rule_of
 from lakehouse.maintenance.sweep import FILE_GRACE_S
@@ -196,6 +199,18 @@ def test_a_file_that_a_writer_may_still_commit_is_pending_and_one_that_it_left_i
     clock.advance(2 * FILE_GRACE_S)
     assert run(shelf, clock).verified
     assert not left.exists()
+
+
+@pytest.mark.parametrize("traceless", [True, False])
+def test_the_metadata_lists_what_went_only_where_it_may(shelf: Shelf, clock: ManualClock, traceless: bool) -> None:
+    ((table, rule),) = tables_of(shelf.catalog, CHEN)
+    remove_rows(table, rule, traceless)
+    current, manifests = table.current_snapshot(), Manifests(table.io)
+    assert current is not None
+    statuses = {entry.status for manifest in manifests.of(current) for entry in manifests.entries(manifest)}
+    assert (ManifestEntryStatus.DELETED in statuses) is not traceless
+    assert run(shelf, clock).verified
+    assert traces(shelf) == []
 
 
 def test_a_tag_does_not_keep_the_rows(shelf: Shelf, clock: ManualClock) -> None:
