@@ -16,7 +16,7 @@ from lakehouse.maintenance.compaction import compact, figures
 from lakehouse.maintenance.sorting import sorted_order
 from lakehouse.tables import ROW_GROUP_ROWS
 from tests.lakehouse.frames import CONTRACTS, clicks
-from tests.lakehouse.shelf import Shelf
+from tests.lakehouse.shelf import CLICKS, Shelf, table_rows
 
 SAME = "SELECT count(*), count(DISTINCT seq), sum(hash(seq, user_id, dwell_s, occurred_at)) FROM rows"
 
@@ -181,3 +181,16 @@ def test_clicks_are_what_the_shelf_holds(shelf: Shelf) -> None:
 def test_keys_of_any_range_sort_like_their_tuples(rows: list[tuple[int, ...]]) -> None:
     columns = [pa.array([row[at] for row in rows], pa.int64()) for at in range(4)]
     assert [rows[int(at)] for at in sorted_order(columns)] == sorted(rows)
+
+
+def test_files_that_name_columns_only_are_read_by_the_tables_name_mapping(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.fill(1)
+    rows = table_rows(CLICKS, clicks(range(12, 24)))
+    columns = shelf.load().schema().as_arrow()
+    bare = pa.schema([field.remove_metadata() for field in columns])
+    path = tmp_path / "别处.parquet"
+    pq.write_table(rows.cast(bare), path)
+    shelf.load().add_files([f"file://{path}"])
+    shelf.keeper.refresh()
+    assert compact(shelf.keeper, quiet=True).files == 2
+    assert shelf.seqs() == list(range(24))
