@@ -14,6 +14,9 @@ FieldlakeError
     ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
     ├── TableConflictError         a contract does not fit the table that exists
+    ├── ForeignTableError          a table of another writer cannot be read
+    │   ├── UnsupportedTableError      it uses something whose rows we could not vouch for
+    │   └── BrokenTableError           its files are missing, or are not what its metadata says
     └── PayloadError               a batch's payload is not what its header says; the batch goes to the dead letters
 """
 
@@ -58,6 +61,18 @@ class StateError(OperatorMustActError):
 
 class TableConflictError(OperatorMustActError):
     """A contract does not fit the table that exists under its name."""
+
+
+class ForeignTableError(OperatorMustActError):
+    """A table of another writer cannot be read; the text names what and where."""
+
+
+class UnsupportedTableError(ForeignTableError):
+    """The table uses something that we do not read, so no row of it is shown rather than a wrong one."""
+
+
+class BrokenTableError(ForeignTableError):
+    """Files of the table are missing, unreadable, or hold something else than its metadata says."""
 
 
 class PayloadError(OperatorMustActError):

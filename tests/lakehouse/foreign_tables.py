@@ -1,0 +1,125 @@
+"""A factory of tables as other writers leave them: with delete files, and with any change to their metadata."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestWriterV2,
+    write_manifest_list,
+)
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+from pyiceberg.types import LongType, NestedField, StringType
+
+POSITION_IDS = {"file_path": 2147483546, "pos": 2147483545}  # as the format reserves them
+
+SCHEMA = Schema(NestedField(1, "id", LongType(), required=False), NestedField(2, "name", StringType(), required=False))
+ROWS = pa.table({"id": pa.array([1, 2, None, 4], pa.int64()), "name": ["a", "名字", "c", None]})
+
+
+class _DeleteManifest(ManifestWriterV2):
+    """The library writes none: it deletes by writing files anew."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+def catalog_in(folder: Path) -> SqlCatalog:
+    """A catalog with a namespace `ns` and files below the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    catalog = SqlCatalog("foreign", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}")
+    catalog.create_namespace("ns")
+    return catalog
+
+
+def made_table(catalog: SqlCatalog, spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC) -> Table:
+    """The table `ns.t` with ROWS in one commit."""
+    table = catalog.create_table("ns.t", SCHEMA, partition_spec=spec)
+    table.append(ROWS)
+    return table
+
+
+def document(table: Table) -> dict[str, Any]:
+    """A table's metadata as JSON."""
+    found: dict[str, Any] = json.loads(Path(table.metadata_location.removeprefix("file://")).read_text())
+    return found
+
+
+def metadata_file(table: Table, changed: dict[str, Any]) -> str:
+    """Write another metadata file beside the table's own and return its path."""
+    path = Path(table.metadata_location.removeprefix("file://")).with_name(f"90000-{uuid4()}.metadata.json")
+    path.write_text(json.dumps(changed))
+    return str(path)
+
+
+def with_deletes(
+    table: Table, rows: pa.Table, ids: dict[str, int], equality: bool = True, partition: Record | None = None
+) -> str:
+    """Add one file of deletes in a snapshot of its own; return the new metadata file's path.
+
+    `rows`: values to compare or, not `equality`, file_path and pos. `ids`: the field ids of their columns.
+    """
+    folder = table.location().removeprefix("file://")
+    path = f"{folder}/data/delete-{uuid4()}.parquet"
+    schema = pa.schema([f.with_metadata({b"PARQUET:field_id": str(ids[f.name]).encode()}) for f in rows.schema])
+    pq.write_table(rows.cast(schema), path)
+    file = DataFile.from_args(
+        content=DataFileContent.EQUALITY_DELETES if equality else DataFileContent.POSITION_DELETES,
+        file_path=f"file://{path}",
+        file_format=FileFormat.PARQUET,
+        partition=partition or Record(),
+        record_count=len(rows),
+        file_size_in_bytes=Path(path).stat().st_size,
+        equality_ids=list(ids.values()) if equality else None,
+    )
+    file.spec_id = table.spec().spec_id
+    return _commit(table, file)
+
+
+def _commit(table: Table, file: DataFile) -> str:
+    known = document(table)
+    current, sequence, snapshot_id = (
+        table.current_snapshot(),
+        known["last-sequence-number"] + 1,
+        known["last-sequence-number"] + 7,
+    )
+    assert current is not None
+    folder = f"{table.location()}/metadata"
+    manifest_path, list_path = f"{folder}/{uuid4()}-m0.avro", f"{folder}/snap-{snapshot_id}-{uuid4()}.avro"
+    with _DeleteManifest(
+        table.spec(), table.schema(), table.io.new_output(manifest_path), snapshot_id, "null"
+    ) as writer:
+        writer.add_entry(
+            ManifestEntry.from_args(status=ManifestEntryStatus.ADDED, snapshot_id=snapshot_id, data_file=file)
+        )
+    with write_manifest_list(
+        2, table.io.new_output(list_path), snapshot_id, current.snapshot_id, sequence, "null"
+    ) as manifests:
+        manifests.add_manifests([*current.manifests(table.io), writer.to_manifest_file()])
+    snapshot = {
+        "snapshot-id": snapshot_id, "parent-snapshot-id": current.snapshot_id, "sequence-number": sequence,
+        "timestamp-ms": current.timestamp_ms + 1, "manifest-list": list_path, "summary": {"operation": "delete"},
+        "schema-id": known["current-schema-id"],
+    }  # fmt: skip
+    changed = known | {
+        "snapshots": [*known["snapshots"], snapshot], "current-snapshot-id": snapshot_id,
+        "last-sequence-number": sequence, "refs": {"main": {"snapshot-id": snapshot_id, "type": "branch"}},
+    }  # fmt: skip
+    return metadata_file(table, changed)
