@@ -79,9 +79,16 @@ def open_catalog(config: CatalogConfig) -> LakeCatalog:
             "warehouse": config.warehouse,
             "pool_pre_ping": "true",
             "py-io-impl": FILE_IO,
-            "s3.endpoint": config.s3_endpoint,
-            "s3.access-key-id": config.s3_access_key,
-            "s3.secret-access-key": config.s3_secret_key,
-            "s3.region": config.s3_region,
+            **store_properties(config),
         },
     )
+
+
+def store_properties(config: CatalogConfig) -> dict[str, str]:
+    """Return what opens a catalog's object store, under the library's names."""
+    return {
+        "s3.endpoint": config.s3_endpoint,
+        "s3.access-key-id": config.s3_access_key,
+        "s3.secret-access-key": config.s3_secret_key,
+        "s3.region": config.s3_region,
+    }

@@ -27,6 +27,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import NestedField
 
@@ -74,23 +75,52 @@ class ForeignTable:
             raise UnsupportedTableError(
                 f"metadata file {location}: expected Iceberg table metadata: {error}"
             ) from error
-        self._table = Table(("foreign", location), metadata, location, io, NoopCatalog("foreign"))
+        self._table = _table(metadata, location, io)
+
+    @classmethod
+    def of(cls, metadata: TableMetadata, location: str, io: PyArrowFileIO) -> "ForeignTable":
+        """Return a table whose metadata is at hand already and has been checked."""
+        made = cls.__new__(cls)
+        made._table = _table(metadata, location, io)
+        return made
+
+    @property
+    def metadata(self) -> TableMetadata:
+        """The table's metadata."""
+        return self._table.metadata
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the rows that `tables` returns."""
         return schema_to_pyarrow(self._table.schema(), include_field_ids=False)
 
-    def tables(self) -> Iterator[pa.Table]:
+    @property
+    def current_snapshot_id(self) -> int | None:
+        """The snapshot that is read, None when the table has none."""
+        return self._table.metadata.current_snapshot_id
+
+    def files(self) -> list[str]:
+        """Return the locations of all live files, of deletes too. Raises as `tables` does."""
+        return [one.file.file_path for one in self._live()]
+
+    def tables(self, broken: list[BrokenTableError] | None = None) -> Iterator[pa.Table]:
         """Return the live rows, one table per data file. Raises BrokenTableError and UnsupportedTableError.
 
-        What is unsupported shows before the first row, what is broken when its file is reached.
+        What is unsupported shows before the first row, what is broken when its file is reached; `broken` collects the
+        latter instead, so that what is left can be saved.
         """
         live = self._live()
         data = [one for one in live if one.file.content == DataFileContent.DATA]
         deletes = [one for one in live if one.file.content != DataFileContent.DATA]
         for one in data:
-            yield self._rows(one, deletes)
+            try:
+                rows = self._rows(one, deletes)
+            except BrokenTableError as error:
+                if broken is None:
+                    raise
+                broken.append(error)
+            else:
+                yield rows
 
     def to_arrow(self) -> pa.Table:
         """Return all live rows."""
@@ -195,6 +225,10 @@ class ForeignTable:
 
     def _is_global(self, file: DataFile) -> bool:
         return self._table.specs()[file.spec_id].is_unpartitioned()
+
+
+def _table(metadata: TableMetadata, location: str, io: PyArrowFileIO) -> Table:
+    return Table(("foreign", location), metadata, location, io, NoopCatalog("foreign"))
 
 
 def open_foreign(location: str, properties: dict[str, str], root: str = "") -> ForeignTable:

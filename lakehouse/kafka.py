@@ -95,6 +95,10 @@ class KafkaLog:
         )
         return assigned
 
+    def ends(self, topics: Iterable[str]) -> Positions:
+        """Return the position after the last message of every partition of the topics."""
+        return {f"{t}/{p}": self._range(t, p)[1] for t in topics for p in self._partitions(t)}
+
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
         """Return up to so many messages; waits for them as long as the timeout."""
         try:

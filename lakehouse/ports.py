@@ -46,6 +46,10 @@ class Log(Protocol):
         """
         ...
 
+    def ends(self, topics: Iterable[str]) -> Positions:
+        """Return the position after the last message of every partition of the topics."""
+        ...
+
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
         """Return up to so many messages; waits for them as long as the timeout."""
         ...

@@ -58,35 +58,38 @@ def made_table(catalog: SqlCatalog, spec: PartitionSpec = UNPARTITIONED_PARTITIO
 
 def document(table: Table) -> dict[str, Any]:
     """A table's metadata as JSON."""
-    found: dict[str, Any] = json.loads(Path(table.metadata_location.removeprefix("file://")).read_text())
+    with table.io.new_input(table.metadata_location).open() as stream:
+        found: dict[str, Any] = json.loads(stream.read())
     return found
 
 
 def metadata_file(table: Table, changed: dict[str, Any]) -> str:
-    """Write another metadata file beside the table's own and return its path."""
-    path = Path(table.metadata_location.removeprefix("file://")).with_name(f"90000-{uuid4()}.metadata.json")
-    path.write_text(json.dumps(changed))
-    return str(path)
+    """Write another metadata file beside the table's own and return its location."""
+    location = f"{table.metadata_location.rpartition('/')[0]}/90000-{uuid4()}.metadata.json"
+    _write(table, location, json.dumps(changed).encode())
+    return location
 
 
 def with_deletes(
     table: Table, rows: pa.Table, ids: dict[str, int], equality: bool = True, partition: Record | None = None
 ) -> str:
-    """Add one file of deletes in a snapshot of its own; return the new metadata file's path.
+    """Add one file of deletes in a snapshot of its own; return the new metadata file's location.
 
     `rows`: values to compare or, not `equality`, file_path and pos. `ids`: the field ids of their columns.
     """
-    folder = table.location().removeprefix("file://")
-    path = f"{folder}/data/delete-{uuid4()}.parquet"
+    path = f"{table.location()}/data/delete-{uuid4()}.parquet"
     schema = pa.schema([f.with_metadata({b"PARQUET:field_id": str(ids[f.name]).encode()}) for f in rows.schema])
-    pq.write_table(rows.cast(schema), path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.cast(schema), sink)
+    content = sink.getvalue().to_pybytes()
+    _write(table, path, content)
     file = DataFile.from_args(
         content=DataFileContent.EQUALITY_DELETES if equality else DataFileContent.POSITION_DELETES,
-        file_path=f"file://{path}",
+        file_path=path,
         file_format=FileFormat.PARQUET,
         partition=partition or Record(),
         record_count=len(rows),
-        file_size_in_bytes=Path(path).stat().st_size,
+        file_size_in_bytes=len(content),
         equality_ids=list(ids.values()) if equality else None,
     )
     file.spec_id = table.spec().spec_id
@@ -123,3 +126,8 @@ def _commit(table: Table, file: DataFile) -> str:
         "last-sequence-number": sequence, "refs": {"main": {"snapshot-id": snapshot_id, "type": "branch"}},
     }  # fmt: skip
     return metadata_file(table, changed)
+
+
+def _write(table: Table, location: str, content: bytes) -> None:
+    with table.io.new_output(location).create() as stream:
+        stream.write(content)

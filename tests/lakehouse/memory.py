@@ -99,6 +99,9 @@ class MemoryLog:
                 self._at[f"{topic}/{partition}"] = wanted if wanted <= len(log) else 0
         return dict(self._at)
 
+    def ends(self, topics: Iterable[str]) -> Positions:
+        return {f"{t}/{p}": len(log) for t in topics for p, log in enumerate(self._broker.topics[t])}
+
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
         found: list[Message] = []
         for name, at in self._at.items():

@@ -92,7 +92,7 @@ def test_deletes_by_value_reach_only_what_was_there_before_them(catalog: SqlCata
     table = made_table(catalog)
     location = with_deletes(table, pa.table({"id": pa.array([1, None], pa.int64())}), {"id": 1})
     catalog.drop_table("ns.t")
-    table = catalog.register_table("ns.t", f"file://{location}")
+    table = catalog.register_table("ns.t", location)
     assert read(location) == [{"id": 2, "name": "名字"}, {"id": 4, "name": None}]
     table.append(pa.table({"id": [1], "name": ["back"]}))
     assert {"id": 1, "name": "back"} in read(table.metadata_location)
@@ -103,7 +103,7 @@ def test_a_delete_by_a_column_that_was_dropped_since_still_deletes(catalog: SqlC
     table = made_table(catalog)
     location = with_deletes(table, pa.table({"name": pa.array([None, "a"], pa.string())}), {"name": 2})
     catalog.drop_table("ns.t")
-    table = catalog.register_table("ns.t", f"file://{location}")
+    table = catalog.register_table("ns.t", location)
     with table.update_schema() as update:
         update.delete_column("name")
     with table.update_schema() as update:

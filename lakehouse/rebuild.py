@@ -1,0 +1,308 @@
+"""A table anew from its files, from the log, or from both; readers see the old table or the new one, nothing between.
+
+1. files      Unless only the log is wanted, every readable live file of the old table is copied, row by row the first
+              of each identity. When manifests or metadata are lost, so is which files were live: then all data files
+              of the folder are taken, and a row that several hold is still one.
+2. log        Everything that the log still holds is planned as ingest plans it, on top of what step 1 has.
+3. again      What came into the log meanwhile, until nothing does: the new table is complete up to where ingest was
+              when it made the last commit to the old one.
+4. state      The old state and what step 1 and 2 found together say which sequence numbers are accounted for. Nothing
+              that a device was told to forget is asked for again; what is accounted for and in no row and no batch any
+              more is counted and returned.
+5. swap       One transaction of the catalog's database moves the name from the old metadata file to the new one,
+              provided that it still names the old one. Otherwise ingest has committed: go on at 3.
+
+Until step 5 the new table has a name of its own, which neither ingest nor maintenance follows; a crash leaves it there,
+and the next rebuild drops it. A running ingest finds another state than its own, stops (FencedError) and, started
+again, goes on from the new one. The old files stay where they are.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from typing import Final
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from msgspec import Struct
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table.metadata import TableMetadata
+
+from contracts import decisions, microbatch, ranges
+from contracts.contract import SEQ_COLUMN, Contract
+from contracts.errors import BatchError, OperatorMustActError
+from contracts.ports import Clock
+from contracts.ranges import RangeSet
+from contracts.topics import BATCHES, CONTRACTS, DECISIONS
+from lakehouse.catalog import LakeCatalog
+from lakehouse.errors import BrokenTableError, CommitConflictError, ForeignTableError, TableConflictError
+from lakehouse.foreign import UNREADABLE, ForeignTable
+from lakehouse.iceberg import IcebergTable, state_location
+from lakehouse.metadata_files import files_in, read_metadata
+from lakehouse.plan import View, plan
+from lakehouse.ports import Log, Message
+from lakehouse.register import default_location, file_io, find
+from lakehouse.registry import Registry
+from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
+from lakehouse.salvage import loose_rows, outside, runs
+from lakehouse.schema import iceberg_schema
+from lakehouse.state import Positions, StreamKey, TableState, decode, known
+from lakehouse.swap import create_beside, pointer_of, swap
+from lakehouse.tables import CONTRACT_PROPERTY, table_properties
+
+SUFFIX: Final = "__rebuild"  # of the name that the new table has until it takes the old one's
+SWAP_TRIES_MAX: Final = 20  # each is a read of what came since the last; ingest commits four times a second at most
+CHUNK_MESSAGES: Final = 2_000  # of one commit: a 200-event batch each, 400,000 rows and some 50 MB
+POLL_TIMEOUT_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Enum):
+    """Where rows come from: the old table's files and then the log, or the log alone."""
+
+    FILES = "files"
+    LOG = "log"
+
+
+class Rebuilt(Struct, frozen=True):
+    """What was done. `broken`: why some files gave no rows.
+
+    `unexplained`: events by origin that were accounted for before, and for which there is neither a row in the files
+    nor a batch in the log. From files alone that includes all that a device dropped or aggregated.
+    """
+
+    metadata_location: str
+    rows_from_files: int
+    rows_from_log: int
+    broken: tuple[str, ...]
+    unexplained: dict[str, int]
+
+
+class _Old(Struct, frozen=True):
+    """What there is of the old table: where its name points (None: nowhere), its newest metadata and its state."""
+
+    pointer: str | None
+    location: str
+    metadata: TableMetadata | None
+    state: TableState
+
+
+class Rebuild:
+    """One rebuild of one table. Not for use from two threads at once."""
+
+    def __init__(self, catalog: LakeCatalog, log: Log, clock: Clock, contract_id: str) -> None:
+        """Raises TableConflictError when the table cannot be rebuilt, LogUnavailableError."""
+        self._catalog, self._log, self._clock = catalog, log, clock
+        self._io: PyArrowFileIO = file_io(catalog)
+        self._registry = Registry()
+        for message in log.read_all(CONTRACTS)[0]:
+            self._registry.take((message.key or b"").decode("utf-8", "replace"), message.value)
+        if contract_id not in self._registry.newest:
+            raise TableConflictError(f"table {contract_id}: expected a published contract of that id, found none")
+        self._contract: Contract = self._registry.newest[contract_id]
+        self._topic = DECISIONS if contract_id == DECISIONS_TABLE else BATCHES
+        self._state = TableState(logs=log.identities((BATCHES, DECISIONS)))
+        self._known: dict[StreamKey, RangeSet] = {}
+        self._ids: set[str] = set()  # of decisions that have a row; ingest remembers only the newest
+        self._broken: list[BrokenTableError] = []
+
+    def run(self, source: Source, accept_loss: bool = False) -> Rebuilt:
+        """Rebuild the table. Raises TableConflictError, CommitConflictError, and those of log and store.
+
+        `accept_loss`: go on although the log alone does not reach back to all that the table accounts for.
+        """
+        if source is Source.LOG and self._contract.id == QUARANTINE:
+            raise TableConflictError("table quarantine: it has refused rows of every stream: rebuild it from files")
+        old = self._old()
+        table = self._create(old)
+        from_files = self._copy(table, old) if source is Source.FILES else 0  # Step 1.
+        at = self._log.assign((self._topic,), {})
+        from_log = 0
+        for _ in range(SWAP_TRIES_MAX):
+            added, at = self._replay(table, at)  # Steps 2 and 3.
+            from_log += added
+            old = self._old()
+            unexplained = self._commit_state(table, old)  # Step 4.
+            if unexplained and source is Source.LOG and not accept_loss:
+                raise TableConflictError(
+                    f"table {self._contract.table}: the log does not reach back to {sum(unexplained.values())} events "
+                    f"of {len(unexplained)} origins: rebuild it from files, or accept their loss"
+                )
+            properties = table_properties(self._contract)
+            location = swap(
+                self._catalog, self._contract.table, table.table, old.metadata, old.pointer, properties
+            )  # Step 5.
+            if location is not None:
+                broken = tuple(str(error) for error in self._broken)
+                return Rebuilt(location, from_files, from_log, broken, unexplained)
+        raise CommitConflictError(f"table {self._contract.table}: ingest won {SWAP_TRIES_MAX} times: stop it first")
+
+    def _create(self, old: _Old) -> IcebergTable:
+        name, location = f"{self._contract.table}{SUFFIX}", default_location(self._catalog, self._contract.table)
+        with suppress(NamespaceAlreadyExistsError):
+            self._catalog.create_namespace(self._contract.namespace)
+        with suppress(NoSuchTableError):
+            self._catalog.drop_table(name)
+        # Without the contract's property maintenance takes it for a table that is not ours.
+        properties = {k: v for k, v in table_properties(self._contract).items() if k != CONTRACT_PROPERTY}
+        schema = iceberg_schema(self._contract) if old.metadata is None else old.metadata.schema()
+        uuid = None if old.metadata is None else old.metadata.table_uuid
+        folder = f"{location}-{uuid4().hex[:8]}"
+        table = IcebergTable(create_beside(self._catalog, name, folder, schema, properties, uuid))
+        table.recover()
+        return table
+
+    def _old(self) -> _Old:
+        pointer = pointer_of(self._catalog, self._contract.table)
+        location = default_location(self._catalog, self._contract.table)
+        try:
+            newest = pointer or find(self._io, location)[0]
+            document = read_metadata(self._io, newest)
+            metadata = ForeignTable(newest, self._io).metadata
+            return _Old(pointer, str(document.get("location", location)), metadata, self._state_of(metadata))
+        except ForeignTableError as error:
+            _log.warning("table %s: its metadata is not used: %s", self._contract.table, error)
+            return _Old(pointer, location, None, TableState())
+
+    def _state_of(self, metadata: TableMetadata) -> TableState:
+        """Return the newest readable state of a table."""
+        for snapshot in reversed(metadata.snapshots):
+            if (path := state_location(snapshot)) is not None:
+                try:
+                    with self._io.new_input(path).open() as stream:
+                        return decode(stream.read(), path)
+                except UNREADABLE as error:
+                    _log.warning("state %s is not used: %s", path, error)
+        return TableState()
+
+    def _copy(self, table: IcebergTable, old: _Old) -> int:
+        count = 0
+        for rows in self._file_rows(old):
+            fresh = rows.filter(pa.array(self._claim(rows)))
+            if self._contract.id == DECISIONS_TABLE:
+                self._ids.update(fresh["decision_id"].to_pylist())
+            if fresh.num_rows:
+                table.commit(table.write(fresh, self._state))
+                count += fresh.num_rows
+        if self._contract.id == DECISIONS_TABLE:
+            self._known = {}  # they are told apart by their ids; their offsets are no stream of a device
+        elif old.metadata is not None and not self._broken:
+            # Nothing is missing, so what has no row was dropped, refused or erased: the log must not bring it back.
+            self._known = {
+                key: ranges.union((*self._known.get(key, ()), *has))
+                for key, has in {**self._known, **known(old.state)}.items()
+            }
+        return count
+
+    def _file_rows(self, old: _Old) -> Iterator[pa.Table]:
+        if old.metadata is not None:
+            try:
+                yield from ForeignTable.of(old.metadata, old.pointer or old.location, self._io).tables(self._broken)
+                return
+            except BrokenTableError as error:  # of the manifests: nothing was yielded
+                self._broken.append(error)
+        try:
+            names = sorted(name for name in files_in(self._io, f"{old.location}/data") if name.endswith(".parquet"))
+        except BrokenTableError as error:
+            self._broken.append(error)
+            return
+        by_id = old.metadata is not None
+        schema = iceberg_schema(self._contract) if old.metadata is None else old.metadata.schema()
+        for name in names:
+            try:
+                rows, left_out = loose_rows(self._io, f"{old.location}/data/{name}", schema, by_id)
+            except BrokenTableError as error:
+                self._broken.append(error)
+                continue
+            if left_out:
+                self._broken.append(BrokenTableError(f"file {name}: columns left out: {', '.join(left_out)}"))
+            yield rows
+
+    def _claim(self, rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return which rows are new, and account for them."""
+        origin = rows["origin"].combine_chunks().dictionary_encode()
+        epoch, seq = np.asarray(rows["epoch"]), np.asarray(rows[SEQ_COLUMN])
+        codes = origin.indices.to_numpy(zero_copy_only=False)
+        fresh = np.zeros(len(seq), dtype=np.bool_)
+        for code, at_epoch in {
+            (int(c), int(e)) for c, e in zip(*np.unique(np.stack([codes, epoch]), axis=1), strict=True)
+        }:
+            own = np.flatnonzero((codes == code) & (epoch == at_epoch))
+            numbers, first = np.unique(seq[own], return_index=True)
+            key = StreamKey(self._contract.id, origin.dictionary[code].as_py(), at_epoch)
+            held = self._known.get(key, ranges.EMPTY)
+            fresh[own[first[outside(numbers, held)]]] = True
+            self._known[key] = ranges.union((*held, *runs(numbers)))
+        return fresh
+
+    def _replay(self, table: IcebergTable, at: Positions) -> tuple[int, Positions]:
+        """Read the log up to its present end; return the rows added and the position reached."""
+        ends, count = self._log.ends((self._topic,)), 0
+        at = dict(at)
+        while any(at.get(name, 0) < end for name, end in ends.items()):
+            messages = self._log.poll(CHUNK_MESSAGES, POLL_TIMEOUT_S)
+            for message in messages:
+                at[f"{message.topic}/{message.partition}"] = message.offset + 1
+            count += self._take([m for m in messages if self._is_ours(m)], table, at)
+        self._state = TableState({}, at, self._state.logs, (), self._state.decision_ids)
+        return count, at
+
+    def _is_ours(self, message: Message) -> bool:
+        if message.topic == DECISIONS:
+            return self._is_new_decision(message)
+        try:
+            fingerprint = microbatch.parse(message.value or b"")[0].fingerprint
+        except BatchError:
+            return False
+        contract = self._registry.fingerprints.get(fingerprint)
+        return contract is not None and contract.id == self._contract.id
+
+    def _is_new_decision(self, message: Message) -> bool:
+        try:
+            found = decisions.decode(message.value or b"").id
+        except OperatorMustActError:
+            return False
+        new = found not in self._ids
+        self._ids.add(found)
+        return new
+
+    def _take(self, messages: list[Message], table: IcebergTable, at: Positions) -> int:
+        """Add rows of messages as ingest would. What it refuses is in the quarantine or among the dead already."""
+        name = self._contract.id
+        view = View(
+            registry=self._registry,
+            states={QUARANTINE: TableState(), name: self._state},
+            known={QUARANTINE: {}, name: self._known},
+            logs=self._state.logs,
+            begins=at,
+        )
+        count = 0
+        for change in plan(messages, view, self._clock.now_ms()).changes:
+            if change.contract == name:
+                self._known = dict(change.known)
+                self._state = TableState({}, at, self._state.logs, (), change.state.decision_ids)
+                if change.rows is not None:
+                    table.commit(table.write(change.rows, self._state))
+                    count = change.rows.num_rows
+        return count
+
+    def _commit_state(self, table: IcebergTable, old: _Old) -> dict[str, int]:
+        before = known(old.state)
+        found = {
+            key: ranges.union((*self._known.get(key, ()), *before.get(key, ()))) for key in {*self._known, *before}
+        }
+        ids = tuple(dict.fromkeys((*self._state.decision_ids, *old.state.decision_ids)))
+        # No `begins`: this table is complete, and says nothing about what the others have.
+        state = TableState({}, self._state.ends, self._state.logs, tuple(found.items()), ids)
+        table.commit(table.write(None, state))
+        unexplained: dict[str, int] = {}
+        for key, has in before.items():
+            own = self._known.get(key, ranges.EMPTY)
+            gone = sum(ranges.size(ranges.missing(own, *part)) for part in has)
+            if gone and key.contract == self._contract.id:
+                unexplained[key.origin] = unexplained.get(key.origin, 0) + gone
+        return unexplained
