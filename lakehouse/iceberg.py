@@ -33,6 +33,7 @@ from lakehouse.errors import (
 )
 from lakehouse.expiry import expire_within
 from lakehouse.ports import Recovered, Written
+from lakehouse.register import is_left_behind
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
 from lakehouse.tables import table_properties
@@ -230,6 +231,11 @@ def _ancestry(table: Table) -> list[Snapshot]:
 
 
 def _create(catalog: LakeCatalog, contract: Contract) -> Table:
+    if is_left_behind(catalog, contract.table):
+        raise TableConflictError(
+            f"table {contract.table}: catalog {contract.catalog} does not know it and its files are there: run "
+            f"`fieldlake table register {contract.catalog}.{contract.table}` and restart ingest"
+        )
     with suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(contract.namespace)
     try:

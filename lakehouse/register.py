@@ -11,7 +11,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from lakehouse.catalog import LakeCatalog
 from lakehouse.errors import BrokenTableError, TableConflictError, UnsupportedTableError
 from lakehouse.foreign import ForeignTable
-from lakehouse.metadata_files import candidates_in, files_in, newest, read_metadata
+from lakehouse.metadata_files import FOLDER, candidates_in, files_in, newest, read_metadata, version_of
 
 # Folders that one table may have had one after the other: a rebuild puts it into a new one and leaves word in the old.
 MOVES_MAX: Final = 100
@@ -83,6 +83,18 @@ def check_files(table: ForeignTable, io: PyArrowFileIO, location: str) -> int | 
             "run `fieldlake table rebuild`"
         )
     return table.current_snapshot_id
+
+
+def is_left_behind(catalog: LakeCatalog, table: str) -> bool:
+    """Say whether there are commits in the folder of a table, so that an empty one must not be made over them.
+
+    The first metadata file alone is a table that somebody else is making just now.
+    """
+    try:
+        names = files_in(file_io(catalog), f"{default_location(catalog, table)}/{FOLDER}")
+    except BrokenTableError:
+        return False
+    return any((version_of(name) or 0) > 0 for name in names)
 
 
 def default_location(catalog: LakeCatalog, table: str) -> str:

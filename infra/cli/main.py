@@ -14,13 +14,28 @@ import typer
 from typer.main import get_command
 
 from contracts.errors import FieldlakeError
-from infra.cli import bundles, demo, devices, dictionary, edge, erase, identities, interventions, pulls, query, stack
+from infra.cli import (
+    bundles,
+    demo,
+    devices,
+    dictionary,
+    edge,
+    erase,
+    identities,
+    interventions,
+    pulls,
+    query,
+    stack,
+    tables,
+)
 from infra.cli.usage import what_was_expected
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
-_GROUPS: Final = (stack, demo, identities, bundles, dictionary, devices, edge, pulls, query, interventions, erase)
+_GROUPS: Final = (
+    stack, demo, identities, bundles, dictionary, devices, edge, pulls, query, tables, interventions, erase,
+)  # fmt: skip
 
 
 def build() -> typer.Typer:

@@ -21,9 +21,10 @@ from pyiceberg.manifest import (
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.typedef import Record
-from pyiceberg.types import LongType, NestedField, StringType
+from pyiceberg.typedef import Record, TableVersion
+from pyiceberg.types import IntegerType, ListType, LongType, NestedField, StringType, StructType
 
+EQUALITY_IDS = 135  # the field of a manifest that names the columns to compare
 POSITION_IDS = {"file_path": 2147483546, "pos": 2147483545}  # as the format reserves them
 
 SCHEMA = Schema(NestedField(1, "id", LongType(), required=False), NestedField(2, "name", StringType(), required=False))
@@ -31,7 +32,11 @@ ROWS = pa.table({"id": pa.array([1, 2, None, 4], pa.int64()), "name": ["a", "名
 
 
 class _DeleteManifest(ManifestWriterV2):
-    """The library writes none: it deletes by writing files anew."""
+    """The library writes none: it deletes by writing files anew. Its ids of compared columns are of a wrong type."""
+
+    def _with_partition(self, format_version: TableVersion) -> Schema:
+        written = super()._with_partition(format_version)
+        return Schema(*(_with_int_ids(field) for field in written.fields))
 
     def content(self) -> ManifestContent:
         return ManifestContent.DELETES
@@ -39,6 +44,16 @@ class _DeleteManifest(ManifestWriterV2):
     @property
     def _meta(self) -> dict[str, str]:
         return {**super()._meta, "content": "deletes"}
+
+
+def _with_int_ids(field: NestedField) -> NestedField:
+    if isinstance(field.field_type, StructType):
+        inner = StructType(*(_with_int_ids(one) for one in field.field_type.fields))
+        return field.model_copy(update={"field_type": inner})
+    if field.field_id == EQUALITY_IDS:
+        ids = ListType(EQUALITY_IDS + 1, IntegerType(), element_required=True)
+        return field.model_copy(update={"field_type": ids})
+    return field
 
 
 def catalog_in(folder: Path) -> SqlCatalog:

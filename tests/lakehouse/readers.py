@@ -5,9 +5,10 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlparse
 
 import duckdb
+import numpy as np
 from pyiceberg.expressions import BooleanExpression, EqualTo
 
-from contracts.contract import Contract
+from contracts.contract import Contract, FieldType
 from federation.trino import TrinoClient
 from lakehouse.catalog import open_catalog
 from lakehouse.config import CatalogConfig
@@ -100,7 +101,15 @@ class TrinoReader:
         at = "" if snapshot_id is None else f" FOR VERSION AS OF {snapshot_id}"
         table = f"{contract.catalog}.{contract.table}{at}{_condition(where)}"
         found = self._client.query(f"SELECT {', '.join(columns)} FROM {table} ORDER BY seq")
-        return [tuple(map(_plain, row)) for row in found.rows]
+        # Its 32-bit numbers arrive as the shortest decimal that names them.
+        short = {field.name for field in contract.fields if field.type is FieldType.FLOAT}
+        return [
+            tuple(
+                float(np.float32(value)) if name in short and value is not None else _plain(value)
+                for name, value in zip(columns, row, strict=True)
+            )
+            for row in found.rows
+        ]
 
 
 def _equal(column: str, value: str | float) -> BooleanExpression:

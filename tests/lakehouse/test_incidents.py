@@ -134,7 +134,7 @@ def _assert_newest_states(engine: duckdb.DuckDBPyConnection, table: pa.Table, na
     ).fetchall()
     order = [("number", "ascending"), ("sys_updated_at", "ascending"), ("sys_mod_count", "ascending")]
     ordered = table.sort_by(order).combine_chunks()
-    number = np.asarray(ordered["number"].to_pandas())
+    number = ordered["number"].to_numpy()
     newest = ordered.filter(pa.array(np.append(number[1:] != number[:-1], True)))
     columns = ("number", "incident_state", "sys_mod_count", "assignment_group", "active")
     found = {tuple(str(row[name]) for name in columns) for row in newest.select(columns).to_pylist()}

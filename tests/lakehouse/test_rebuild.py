@@ -258,6 +258,21 @@ def test_tables_are_registered_again_after_the_catalog_is_lost(world: World) -> 
     assert len(world.records("telemetry")) == len(before) + 1
 
 
+def test_ingest_makes_no_empty_table_over_one_that_the_catalog_has_lost(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = filled(world)
+    forget(world)
+    world.drain(world.start())
+    assert "run `fieldlake table register lake_a.field.telemetry`" in caplog.text
+    catalog = catalog_of(world)
+    assert catalog.list_tables("field") == []
+    register(catalog, TELEMETRY.table)
+    catalog.engine.dispose()
+    assert world.records("telemetry") == before
+    assert_goes_on(world, before)
+
+
 def test_of_two_newest_metadata_files_the_acknowledged_one_is_registered(world: World) -> None:
     before = filled(world)
     catalog = catalog_of(world)

@@ -71,9 +71,20 @@ def test_every_command_answers_help_with_an_example(path: str) -> None:
         "docs/edge-rules.md",
         "docs/sources.md",
         "docs/consent.md",
+        "docs/disaster.md",
     ],
 )
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
     assert [t for t in targets if not (ROOT / page).parent.joinpath(t).exists()] == []
+
+
+def test_every_command_of_the_disaster_page_exists() -> None:
+    page = (ROOT / "docs" / "disaster.md").read_text(encoding="utf-8")
+    shown = {" ".join(words.split()[:3]) for words in re.findall(r"^fieldlake table.*$", page, re.MULTILINE)}
+    commands = {path for path in _commands() if path.startswith("fieldlake table ")}
+    assert shown == commands
+    options = set(re.findall(r"`(--[a-z-]+)", page))
+    reference_page = reference.reference_file().read_text(encoding="utf-8")
+    assert [option for option in options if option not in reference_page] == []
