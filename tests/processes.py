@@ -29,6 +29,12 @@ class Daemon:
         for folder in part.owned:
             folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the newest start."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it does its work."""
         self.part.prepare(self._context)
