@@ -5,6 +5,7 @@ Iceberg schema and the row checks, each in the package that has the library for 
 """
 
 import hashlib
+import math
 import re
 from enum import Enum
 from typing import Final
@@ -19,6 +20,7 @@ SEQ_COLUMN: Final = "seq"
 FIELDS_MAX: Final = 500  # fields; a wider table is a modelling error and makes every commit's metadata large
 PERSON_CHARS_MAX: Final = 256  # characters of what names a person; an identifier, not a description
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 
 class FieldType(Enum):
@@ -46,8 +48,19 @@ class Checks(Struct, frozen=True, omit_defaults=True):
     valid_values: tuple[str, ...] | None = None
 
 
+class Conversion(Struct, frozen=True):
+    """How a value in an older unit becomes one in the field's own: `value * factor + offset`."""
+
+    unit: str
+    factor: float
+    offset: float = 0.0
+
+
 class Field(Struct, frozen=True, omit_defaults=True):
-    """One field. `id` never changes its meaning; `difference` columns travel as differences to the row before."""
+    """One field. `id` never changes its meaning; `difference` columns travel as differences to the row before.
+
+    `conversions`: one for every unit that an older version stated.
+    """
 
     id: int
     name: str
@@ -58,6 +71,7 @@ class Field(Struct, frozen=True, omit_defaults=True):
     classification: str = "internal"
     description: str = ""
     checks: Checks = Checks()
+    conversions: tuple[Conversion, ...] = ()
 
 
 class Contract(Struct, frozen=True):
@@ -88,6 +102,11 @@ class Contract(Struct, frozen=True):
         """Name of the table within its catalog: `namespace.id`."""
         return f"{self.namespace}.{self.id}"
 
+    @property
+    def number(self) -> tuple[int, int, int]:
+        """The version as (major, minor, patch), which is how versions are ordered. Raises ContractError."""
+        return version_number(self.version)
+
     def field(self, name: str) -> Field:
         """Return a field by name. Raises ContractError."""
         for field in self.fields:
@@ -96,13 +115,29 @@ class Contract(Struct, frozen=True):
         raise ContractError(f"contract {self.id} {self.version}: expected a field {name!r}, found none of that name")
 
 
+def version_number(version: str) -> tuple[int, int, int]:
+    """Return a version as (major, minor, patch). Raises ContractError."""
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
+        raise ContractError(f"contract version {version!r}: expected MAJOR.MINOR.PATCH, three numbers")
+    major, minor, patch = parts.groups()
+    return int(major), int(minor), int(patch)
+
+
 def fingerprint(contract: Contract) -> int:
     """Return the 64 bits that name a contract's wire schema.
 
     They are the first 8 bytes, big-endian, of the SHA-256 of the canonical JSON of id and fields as (id, name, type,
-    required, difference): what changes the payload's bytes changes the fingerprint, a new description does not.
+    required, difference), and the unit where a conversion to it is stated: what changes the payload's bytes or what
+    they measure changes the fingerprint, a new description does not.
     """
-    canonical = [contract.id, [[f.id, f.name, f.type.value, f.required, f.difference] for f in contract.fields]]
+    canonical = [
+        contract.id,
+        [
+            [f.id, f.name, f.type.value, f.required, f.difference, *([f.unit] if f.conversions else [])]
+            for f in contract.fields
+        ],
+    ]
     return int.from_bytes(hashlib.sha256(msgspec.json.encode(canonical)).digest()[:8], "big")
 
 
@@ -124,6 +159,7 @@ def decode(data: bytes) -> Contract:
 def check(contract: Contract) -> None:
     """Raise ContractError when the contract breaks a rule that the rest of the system relies on."""
     label = f"contract {contract.id} {contract.version}"
+    version_number(contract.version)
     if not 0 < len(contract.fields) <= FIELDS_MAX:
         raise ContractError(f"{label}: expected 1 to {FIELDS_MAX} fields, found {len(contract.fields)}")
     for kind, values in (("name", [f.name for f in contract.fields]), ("id", [f.id for f in contract.fields])):
@@ -136,11 +172,24 @@ def check(contract: Contract) -> None:
             )
         if field.difference and (field.type not in INTEGERS or not field.required):
             raise ContractError(f"{label}: field {field.name!r} travels as differences: it must be a required integer")
+        _check_conversions(label, field)
     for name in (contract.subject_field, contract.event_time_field, *contract.sort_fields):
         if name is not None:
             contract.field(name)
     if contract.consent_field is not None:
         _check_consent(label, contract.field(contract.consent_field))
+
+
+def _check_conversions(label: str, field: Field) -> None:
+    units = [conversion.unit for conversion in field.conversions]
+    if not units:
+        return
+    label = f"{label}: field {field.name!r}"
+    if field.unit is None or field.unit in units or len(set(units)) != len(units):
+        raise ContractError(f"{label}: expected a unit of its own and conversions from other units, found {units}")
+    for conversion in field.conversions:
+        if not (math.isfinite(conversion.factor) and math.isfinite(conversion.offset)) or conversion.factor == 0:
+            raise ContractError(f"{label}: from {conversion.unit}: expected a factor other than 0, all numbers finite")
 
 
 def _check_consent(label: str, person: Field) -> None:

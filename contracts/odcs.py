@@ -2,7 +2,8 @@
 
 Source: Bitol, Open Data Contract Standard v3.1.0. What the standard has no word for stands in `customProperties`:
 `catalog`, `namespace`, `subjectKind`, `subjectField`, `eventTimeField`, `sortFields`, `consentField` on the contract,
-`fieldId` and `difference` on a property. The input is the parsed YAML; reading the file is the caller's.
+`fieldId`, `difference`, `unit` and `conversions` (a list of `{unit, factor, offset}`) on a property. The input is the
+parsed YAML; reading the file is the caller's.
 """
 
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from contracts.contract import Checks, Contract, Field, FieldType, check
+from contracts.contract import Checks, Contract, Conversion, Field, FieldType, check
 from contracts.errors import ContractError
 
 API_VERSIONS: Final = ("v3.0.2", "v3.1.0")
@@ -141,7 +142,17 @@ def _field(contract_id: str, entry: _Property) -> Field:
         classification=entry.classification,
         description=entry.description,
         checks=_checks(contract_id, entry),
+        conversions=_conversions(contract_id, entry.name, custom.get("conversions", [])),
     )
+
+
+def _conversions(contract_id: str, name: str, stated: object) -> tuple[Conversion, ...]:
+    try:
+        return msgspec.convert(stated, type=tuple[Conversion, ...], strict=True)
+    except msgspec.ValidationError as error:
+        raise ContractError(
+            f"contract {contract_id}: field {name}: conversions: expected a list of unit, factor and offset: {error}"
+        ) from error
 
 
 def _checks(contract_id: str, entry: _Property) -> Checks:

@@ -15,6 +15,8 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from lakehouse.landing import aligned
+from lakehouse.schema import arrow_schema
 from lakehouse.tables import ROW_GROUP_ROWS, SORT_PROPERTY
 
 IDENTITY: Final = ("origin", "epoch", "seq")  # columns that name a row
@@ -22,19 +24,18 @@ NO_PARTITION: Final = Record()
 
 
 def write_rows(table: Table, rows: pa.Table, sort: bool = True) -> tuple[DataFile, ...]:
-    """Write one data file of the table's default spec; columns that the rows lack become null.
+    """Write one data file of the table's default spec, with the columns of the table object in hand.
+
+    Columns that the rows lack become null. Rows that carry column ids go by them, so a column that was renamed since
+    they were made has its values, and one that was dropped leaves them out. The file has the ids of the schema it is
+    written under: whatever the schema is when it is committed, its columns are found by them.
 
     `sort`: by the contract's sort fields and then by identity; rows of one commit are left as they came.
     """
-    columns = table.schema().as_arrow()
-    arrays = [
-        rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in columns
-    ]
-    aligned = pa.Table.from_arrays(arrays, schema=columns)
+    whole = aligned(rows, arrow_schema(table.schema()))
     if sort:
-        aligned = aligned.sort_by([(name, "ascending") for name in order(table)])
-    return (store(table, aligned, table.spec(), NO_PARTITION),)
+        whole = whole.sort_by([(name, "ascending") for name in order(table)])
+    return (store(table, whole, table.spec(), NO_PARTITION),)
 
 
 def order(table: Table) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 FieldlakeError
 ├── RetrySafeError
 │   ├── CommitConflictError        other writers moved the table too often in a row: recover and repeat
+│   ├── SchemaBehindError          rows of a version newer than the table's columns as known here: open it again
 │   ├── LogUnavailableError        the log did not answer or did not take a message
 │   └── StoreUnavailableError      an object store or catalog did not answer; no table was changed
 ├── OutcomeUnknownError
@@ -25,6 +26,10 @@ from contracts.errors import OperatorMustActError, OutcomeUnknownError, RetrySaf
 
 class CommitConflictError(RetrySafeError):
     """Other writers moved the table more often than a commit tries."""
+
+
+class SchemaBehindError(RetrySafeError):
+    """Rows of a contract version that the table's columns, as they are known here, do not follow yet."""
 
 
 class LogUnavailableError(RetrySafeError):

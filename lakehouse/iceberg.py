@@ -17,6 +17,7 @@ from pyiceberg.exceptions import (
 )
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,10 +32,13 @@ from lakehouse.errors import (
     StoreUnavailableError,
     TableConflictError,
 )
+from lakehouse.evolution import first_columns, follow, layout_of
 from lakehouse.expiry import expire_within
+from lakehouse.landing import aligned
+from lakehouse.layout import COLUMNS_PROPERTY, Layout, encode_columns
 from lakehouse.ports import Recovered, Written
 from lakehouse.register import is_left_behind
-from lakehouse.schema import iceberg_schema
+from lakehouse.schema import arrow_schema, iceberg_schema
 from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
 from lakehouse.tables import table_properties
 from lakehouse.tail import Merge, Tail
@@ -58,11 +62,22 @@ class IcebergTable:
         self._table, self._monotonic_s = table, monotonic_s
         self._state_location: str | None = None
         self._tail = Tail()
+        self._layout: tuple[TableMetadata, Layout] | None = None
 
     @property
     def table(self) -> Table:
         """The library's own table, for readers and maintenance."""
         return self._table
+
+    @property
+    def layout(self) -> Layout:
+        """What the table's columns mean, as this object has last seen them."""
+        metadata = self._table.metadata
+        if self._layout is None or self._layout[0] is not metadata:
+            known = self._layout
+            unchanged = known is not None and _columns_as(known[0], metadata)
+            self._layout = (metadata, known[1] if known is not None and unchanged else layout_of(metadata))
+        return self._layout[1]
 
     def recover(self) -> Recovered:
         """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
@@ -152,7 +167,9 @@ class IcebergTable:
             )
 
     def _store(self, merge: Merge) -> tuple[DataFile, ...]:
-        return write_rows(self._table, pa.concat_tables(merge.rows, promote_options="default"), merge.level > 0)
+        columns = arrow_schema(self._table.schema())
+        rows = pa.concat_tables([aligned(rows, columns) for rows in merge.rows])
+        return write_rows(self._table, rows, merge.level > 0)
 
     def _alone(self, written: Written) -> Written:
         """Return the same commit without what it would have replaced."""
@@ -189,7 +206,7 @@ class IcebergLake:
         self._catalogs = {config.name: open_catalog(config) for config in catalogs}
 
     def open(self, contract: Contract) -> IcebergTable:
-        """Open the table of a contract; create it or add its new columns. Raises TableConflictError."""
+        """Open the table of a contract; create it, or let it follow. Raises TableConflictError, CommitConflictError."""
         if contract.catalog not in self._catalogs:
             raise TableConflictError(
                 f"contract {contract.id}: its catalog is {contract.catalog!r}, configured are "
@@ -201,7 +218,7 @@ class IcebergLake:
                 table = catalog.load_table(contract.table)
             except NoSuchTableError:
                 table = _create(catalog, contract)
-            _evolve(table, contract)
+            follow(table, contract)
         return IcebergTable(table)
 
     def close(self) -> None:
@@ -240,39 +257,18 @@ def _create(catalog: LakeCatalog, contract: Contract) -> Table:
         catalog.create_namespace(contract.namespace)
     try:
         return catalog.create_table(
-            contract.table, schema=iceberg_schema(contract), properties=table_properties(contract)
+            contract.table,
+            schema=iceberg_schema(contract),
+            properties={**table_properties(contract), COLUMNS_PROPERTY: encode_columns(first_columns(contract))},
         )
     except TableAlreadyExistsError:
         return catalog.load_table(contract.table)
 
 
-def _evolve(table: Table, contract: Contract) -> None:
-    """Add columns that a newer version brings, and allow nulls where it does not demand or no longer has a field.
-
-    Another type under the same name is a person's decision.
-    """
-    wanted = {field.name: field for field in iceberg_schema(contract).fields}
-    present = {field.name: field for field in table.schema().fields}
-    for name in wanted.keys() & present.keys():
-        if wanted[name].field_type != present[name].field_type:
-            raise TableConflictError(
-                f"table {contract.table}: column {name} is {present[name].field_type}, contract {contract.id} "
-                f"{contract.version} says {wanted[name].field_type}: publish the new type under a new field name"
-            )
-    missing = [field for name, field in wanted.items() if name not in present]
-    loosened = [
-        name for name, field in present.items() if field.required and (name not in wanted or not wanted[name].required)
-    ]
-    if missing or loosened:
-        with table.update_schema() as update:
-            for field in missing:
-                update.add_column(field.name, field.field_type, doc=field.doc)
-            for name in loosened:
-                update.make_column_optional(name)
-    properties = table_properties(contract)
-    if any(table.properties.get(name) != value for name, value in properties.items() if name != "format-version"):
-        with table.transaction() as transaction:
-            transaction.set_properties({k: v for k, v in properties.items() if k != "format-version"})
+def _columns_as(one: TableMetadata, other: TableMetadata) -> bool:
+    return one.current_schema_id == other.current_schema_id and one.properties.get(COLUMNS_PROPERTY) == (
+        other.properties.get(COLUMNS_PROPERTY)
+    )
 
 
 @contextmanager

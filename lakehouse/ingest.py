@@ -122,6 +122,7 @@ class Ingest:
             known={name: opened.known for name, opened in self._tables.items()},
             logs=self._logs,
             begins=self._positions,
+            layouts={name: opened.table.layout for name, opened in self._tables.items()},
         )
         round_ = plan(messages, view, self._clock.now_ms())
         commit_s = self._clock.monotonic_s()

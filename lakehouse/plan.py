@@ -17,6 +17,8 @@ from contracts.topics import DECISIONS, is_origin
 from lakehouse.checks import refusals
 from lakehouse.claims import Claims, uncovered
 from lakehouse.decode import Arrived, Decoded, decode
+from lakehouse.landing import land
+from lakehouse.layout import Layout
 from lakehouse.ports import Message
 from lakehouse.registry import Registry
 from lakehouse.rows import (
@@ -36,13 +38,14 @@ DECISION_IDS_MAX: Final = 10_000
 
 
 class View(Struct, frozen=True):
-    """What a round starts from: the published contracts and what each open table accounts for."""
+    """What a round starts from: the published contracts, what each open table accounts for and has for columns."""
 
     registry: Registry
     states: Mapping[str, TableState]
     known: Mapping[str, Known]
     logs: dict[str, str]
     begins: Positions
+    layouts: Mapping[str, Layout | None] = {}
 
 
 class TableChange(Struct, frozen=True):
@@ -76,6 +79,11 @@ class _Draft:
         self.refused_rows = 0
         self.touched: set[tuple[str, str]] = set()
         self.dead: list[DeadLetter] = []
+
+    def add(self, contract: Contract, rows: pa.Table) -> None:
+        """Collect rows of a version of a contract for its table."""
+        layout = self.view.layouts.get(contract.id)
+        self.rows[contract.id].append(rows if layout is None else land(rows, contract, layout))
 
     def bury(self, source: str, origin: str | None, reason: str, detail: str, original: bytes) -> None:
         self.dead.append(DeadLetter(source, origin, reason, detail, self.now_ms, original))
@@ -154,7 +162,7 @@ def _claim(arrived: list[tuple[Arrived, Contract]], sound: set[str], claims: Cla
 def _sort_out(contract: Contract, fresh: Decoded, gaps: Mapping[str, RangeSet], draft: _Draft) -> None:
     bad, rules = refusals(fresh.rows, contract)
     if not bad.any():
-        draft.rows[contract.id].append(table_rows(fresh, contract))
+        draft.add(contract, table_rows(fresh, contract))
         return
     refused = select(fresh, bad)
     if contract.id != QUARANTINE:
@@ -165,11 +173,11 @@ def _sort_out(contract: Contract, fresh: Decoded, gaps: Mapping[str, RangeSet], 
             draft.held[key] = ranges.union((*draft.held.get(key, ranges.EMPTY), *gaps[batch.source]))
     if refused.rows.num_rows:
         quarantine = draft.view.registry.newest[QUARANTINE]
-        draft.rows[QUARANTINE].append(quarantine_rows(refused, rules, contract, quarantine))
+        draft.add(quarantine, quarantine_rows(refused, rules, contract, quarantine))
         draft.refused_rows += refused.rows.num_rows
     good = select(fresh, ~bad)
     if good.rows.num_rows:
-        draft.rows[contract.id].append(table_rows(good, contract))
+        draft.add(contract, table_rows(good, contract))
 
 
 def _not_held(refused: Decoded, rules: list[str], contract: Contract, draft: _Draft) -> tuple[Decoded, list[str]]:
@@ -206,7 +214,7 @@ def _take_decisions(messages: list[Message], draft: _Draft) -> None:
         if identity not in seen:
             seen[identity] = None
             fresh.append((message.partition, message.offset, decision))
-            draft.rows[DECISIONS_TABLE].append(row)
+            draft.add(contract, row)
     if fresh:
         draft.decision_ids = tuple(seen)[-max(DECISION_IDS_MAX, len(fresh)) :]
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from contracts.contract import Contract
+from lakehouse.layout import Layout
 from lakehouse.state import Positions, TableState
 
 
@@ -94,6 +95,11 @@ class Recovered(Struct, frozen=True):
 class LakeTable(Protocol):
     """One table. A commit is decided by one compare-and-set in its catalog."""
 
+    @property
+    def layout(self) -> Layout | None:
+        """What its columns mean, as last seen; None when it takes rows as the contract's version names them."""
+        ...
+
     def recover(self) -> Recovered:
         """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
         ...
@@ -119,7 +125,7 @@ class Lake(Protocol):
     """All catalogs."""
 
     def open(self, contract: Contract) -> LakeTable:
-        """Open the table of a contract; create it or add its new columns. Raises TableConflictError."""
+        """Open the table of a contract; create it, or let it follow. Raises TableConflictError, CommitConflictError."""
         ...
 
     def close(self) -> None:

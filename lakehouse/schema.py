@@ -3,6 +3,7 @@
 from typing import Final
 
 import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BooleanType,
@@ -58,15 +59,26 @@ def table_schema(contract: Contract) -> pa.Schema:
     return pa.schema([*system, *own])
 
 
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return a table's columns as Arrow writes them, each with its column id in the metadata."""
+    # The library makes all text large: twice the offsets, for columns of two thousand million characters.
+    small = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
+    whole: pa.Schema = schema_to_pyarrow(schema)
+    return pa.schema([field.with_type(small.get(field.type, field.type)) for field in whole])
+
+
 def iceberg_schema(contract: Contract) -> Schema:
-    """Return the table's Iceberg schema. The catalog assigns final field ids in this order."""
+    """Return the schema of a contract's new table. The catalog assigns final column ids in this order.
+
+    The contract's own columns allow nulls whatever it requires, see `lakehouse.evolution`.
+    """
     fields = [
         NestedField(field_id=at, name=name, field_type=ICEBERG_TYPES[kind], required=True)
         for at, (name, kind) in enumerate(SYSTEM_COLUMNS.items(), start=1)
     ]
     fields += [
         NestedField(
-            field_id=at, name=f.name, field_type=ICEBERG_TYPES[f.type], required=f.required, doc=f.description or None
+            field_id=at, name=f.name, field_type=ICEBERG_TYPES[f.type], required=False, doc=f.description or None
         )
         for at, f in enumerate(contract.fields, start=len(fields) + 1)
     ]

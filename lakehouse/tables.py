@@ -20,6 +20,8 @@ PERSONAL_PROPERTY: Final = (
     "fieldlake.personal-fields"  # table property: columns that may name a person, comma-separated
 )
 
+METRICS_PREFIX: Final = "write.metadata.metrics.column."  # table property: how much is noted of a column, by its name
+
 # Rows of a row group: the unit a reader skips. Lookups of one subject read one or two of them.
 ROW_GROUP_ROWS: Final = 16_384
 # Older metadata files that are kept: a reader that has just asked the catalog may still open the one before.
@@ -52,5 +54,5 @@ def table_properties(contract: Contract) -> dict[str, str]:
         if field.classification == "personal":
             properties[f"write.metadata.metrics.column.{field.name}"] = "counts"
     if contract.subject_field is not None:
-        properties[f"write.metadata.metrics.column.{contract.subject_field}"] = "full"
+        properties[f"{METRICS_PREFIX}{contract.subject_field}"] = "full"
     return properties

@@ -25,12 +25,15 @@ from pyiceberg.table import Table
 
 from lakehouse.data_files import NO_PARTITION, order, store
 from lakehouse.errors import RowCountError
+from lakehouse.evolution import layout_of
 from lakehouse.history import buckets, by_bucket, history_spec, subject_id
+from lakehouse.landing import backfilled
 from lakehouse.maintenance.listing import Manifests, live_files
 from lakehouse.maintenance.merging import WRITERS_COMMITS, File, Group, Part, plan
 from lakehouse.maintenance.reading import read_files
 from lakehouse.maintenance.replacing import Change, Fault, no_fault, replace_files
 from lakehouse.maintenance.sorting import sorted_order
+from lakehouse.schema import arrow_schema
 from lakehouse.status import TableFigures
 
 # Bytes of rows held decoded: sorting holds them twice, and the files read ahead come on top: 0.6 GB at most.
@@ -108,13 +111,14 @@ def _rewrite(table: Table, group: Group, files: dict[str, DataFile], spec: Parti
     held: list[pa.Table] = []
     held_bytes = 0
     inputs = [files[file.path] for file in group.files]
-    for file, rows in read_files(table, inputs, table.schema().as_arrow()):
+    layout = layout_of(table.metadata)
+    for file, rows in read_files(table, inputs, arrow_schema(table.schema())):
         if len(rows) != file.record_count:
             raise RowCountError(
                 f"file {file.file_path}: expected {file.record_count} rows, found {len(rows)}: it is not what was "
                 "committed: restore it from the store's versions"
             )
-        held.append(rows)
+        held.append(backfilled(rows, layout))
         held_bytes += rows.nbytes
         if held_bytes > DECODED_BYTES_MAX:
             yield from _write(table, held, group.to, spec)

@@ -54,7 +54,7 @@ FIELDS = (
     Field(7, "volume", FieldType.DOUBLE),
 )
 CONTRACT = Contract(
-    "plant", "1", "Plant", "Tests.", "tests", "lake_a", "field", FIELDS, 1,
+    "plant", "1.0.0", "Plant", "Tests.", "tests", "lake_a", "field", FIELDS, 1,
     subject_field="asset_id", event_time_field="occurred_at",
 )  # fmt: skip
 WHOLE = EdgeRule(

@@ -14,7 +14,7 @@ from contracts.offshoots import FIRST_ID, pulled_of, sampled_of
 from contracts.pulls import PullRequest
 
 CONTRACT = Contract(
-    "plant", "1", "Plant", "Tests.", "tests", "lake_a", "field",
+    "plant", "1.0.0", "Plant", "Tests.", "tests", "lake_a", "field",
     (
         Field(1, "occurred_at", FieldType.TIMESTAMPTZ, True),
         Field(2, "note", FieldType.STRING, checks=Checks(max_length=64)),

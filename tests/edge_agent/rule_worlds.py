@@ -53,7 +53,7 @@ FIELDS = (
     Field(12, "energy", FieldType.LONG, required=True),
 )
 CONTRACT = Contract(
-    "plant", "1", "Plant", "Tests.", "tests", "lake_a", "field", FIELDS, 1,
+    "plant", "1.0.0", "Plant", "Tests.", "tests", "lake_a", "field", FIELDS, 1,
     subject_field="asset_id", event_time_field="occurred_at",
 )  # fmt: skip
 

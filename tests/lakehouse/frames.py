@@ -112,10 +112,8 @@ def decision(number: int) -> Decision:
     )  # fmt: skip
 
 
-def evolved(contract: Contract, retype: str | None = None, drop: str | None = None) -> Contract:
-    """A next version with one field more and one less, or with a field of another type."""
+def evolved(contract: Contract, drop: str | None = None) -> Contract:
+    """A next version with one field more and one less."""
     kept = tuple(f for f in contract.fields if f.name != drop)
-    fields = tuple(replace(f, type=FieldType.STRING) if f.name == retype else f for f in kept)
-    if retype is None:
-        fields = (*fields, Field(max(f.id for f in fields) + 1, "humidity", FieldType.DOUBLE))
-    return replace(contract, version="1.1.0", fields=fields)
+    humidity = Field(max(f.id for f in contract.fields) + 1, "humidity", FieldType.DOUBLE)
+    return replace(contract, version="1.1.0", fields=(*kept, humidity))
