@@ -165,7 +165,7 @@ def _against_all(new: Contract, published: Sequence[Contract], newest: Contract)
             told = old is newest and family(was.type) is family(field.type)  # among the changes, as remeasured
             if _needs_conversion(was, field) and not told:
                 yield f"field {field.name}: {old.version} has it in {unit_of(was)}: state how in `conversions`"
-        if fingerprint(old) == fingerprint(new) and means_otherwise(old, new):
+        if old is not newest and fingerprint(old) == fingerprint(new) and means_otherwise(old, new):
             yield (
                 f"its batches could not be told from those of {old.version}, whose units are others: go on stating the "
                 "conversions"

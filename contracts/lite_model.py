@@ -14,7 +14,6 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from contracts.contract import FIELDS_MAX
 from contracts.edge_rules import as_float32
 from contracts.errors import ContractError
 from contracts.malformed import MALFORMED
@@ -22,9 +21,10 @@ from contracts.malformed import MALFORMED
 LEAF: Final = -1
 NODES_MAX: Final = 65_536  # nodes of all trees; at 150 bytes each they make 10 MB, a third of a small device's memory
 TREES_MAX: Final = 1_024  # trees; more than some hundred take longer per row than a device has
+INPUTS_MAX: Final = 500  # fields that a model reads; more take longer per row than a device has
 DOCUMENT_BYTES_MAX: Final = 4 * 2**20  # bytes; 65,536 nodes take about 3 MB
 
-Inputs: TypeAlias = Annotated[int, Meta(ge=1, le=FIELDS_MAX)]
+Inputs: TypeAlias = Annotated[int, Meta(ge=1, le=INPUTS_MAX)]
 Places: TypeAlias = Annotated[list[int], Meta(min_length=1, max_length=NODES_MAX)]
 Numbers: TypeAlias = Annotated[list[float], Meta(min_length=1, max_length=NODES_MAX)]
 
@@ -49,7 +49,7 @@ class Trees(Struct, frozen=True, tag="trees", tag_field="kind", forbid_unknown_f
 class Linear(Struct, frozen=True, tag="linear", tag_field="kind", forbid_unknown_fields=True):
     """Coefficients times inputs, added from the first to the last, then `intercept`."""
 
-    coefficients: Annotated[list[float], Meta(min_length=1, max_length=FIELDS_MAX)]
+    coefficients: Annotated[list[float], Meta(min_length=1, max_length=INPUTS_MAX)]
     intercept: float = 0.0
 
     @property

@@ -1,7 +1,8 @@
 """A table follows its contract: the newest version's fields by id, in one commit that replaces schema and mapping.
 
 1. plan       pure: from the table's schema and its mapping (`lakehouse.layout`) to those that a version wants. Nothing
-              when the table follows that version, or a newer one, already.
+              when the table follows it already. A version below the one that is followed undoes nothing: it gets
+              columns for what only it says, and no more.
 2. commit     schema, mapping and properties at once, against exactly the metadata that was planned on. Conflict:
               nothing happened, look again and plan anew. A lost answer: whoever opens the table again looks; where it
               has landed, nothing is planned.
@@ -43,7 +44,7 @@ from pyiceberg.types import NestedField
 from contracts.contract import SYSTEM_COLUMNS, Contract, Field
 from contracts.evolution import family, unit_of, wider
 from lakehouse.errors import CommitConflictError, TableConflictError
-from lakehouse.layout import COLUMNS_PROPERTY, Column, Columns, Layout, decode_columns, encode_columns, meaning
+from lakehouse.layout import COLUMNS_PROPERTY, Column, Columns, Layout, decode_columns, encode_columns, lacking, meaning
 from lakehouse.schema import ICEBERG_TYPES, arrow_schema
 from lakehouse.tables import METRICS_PREFIX, table_properties
 from lakehouse.transactions import LeanTransaction
@@ -109,7 +110,7 @@ def plan(metadata: TableMetadata, contract: Contract) -> Evolution | None:
     stated = metadata.properties.get(COLUMNS_PROPERTY)
     present = _adopted(schema, contract) if stated is None else decode_columns(stated, contract.table)
     if stated is not None and contract.number < present.number:
-        return None
+        return _beside(schema, present, contract, metadata.last_column_id)
     wanted = _next_columns(schema, present, contract, metadata.last_column_id)
     fields = _fields(schema, present, wanted, contract)
     properties = {k: v for k, v in table_properties(contract).items() if k != FORMAT}
@@ -120,6 +121,30 @@ def plan(metadata: TableMetadata, contract: Contract) -> Evolution | None:
     if not changed and not stale and fields == schema.fields:
         return None
     return Evolution(fields, changed, stale, steps)
+
+
+def _beside(schema: Schema, present: Columns, contract: Contract, last_id: int) -> Evolution | None:
+    """Plan for a version below the one that is followed: only columns for what nobody has said since.
+
+    It was published late, or never while anybody looked.
+    """
+    fields, added = dict(present.fields), list[NestedField]()
+    taken = {column.name for column in schema.fields}
+    for field in lacking(contract, present):
+        last_id += 1
+        name = _free(f"{field.name}__v{contract.number[0]}", taken)
+        taken.add(name)
+        *before, newest = present.fields[field.id]
+        fields[field.id] = (*before, _column(field, last_id), newest)
+        doc = f"{field.name} as version {contract.version} said it."
+        added.append(
+            NestedField(field_id=last_id, name=name, field_type=ICEBERG_TYPES[field.type], required=False, doc=doc)
+        )
+    if not added:
+        return None
+    wanted = (*schema.fields, *added)
+    stated = {COLUMNS_PROPERTY: encode_columns(Columns(present.version, fields))}
+    return Evolution(wanted, stated, (), _steps(schema, wanted))
 
 
 def _commit(table: Table, planned: Evolution) -> None:

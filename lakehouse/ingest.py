@@ -16,6 +16,7 @@ from contracts.topics import BATCHES, CONTRACTS, DECISIONS
 from contracts.watermark import Watermark
 from lakehouse.commit import commit_tables, send_receipts
 from lakehouse.errors import TableConflictError
+from lakehouse.layout import lacking
 from lakehouse.plan import Round, View, plan
 from lakehouse.ports import Fault, Lake, LakeTable, Log, Message, no_fault
 from lakehouse.registry import Registry
@@ -100,6 +101,7 @@ class Ingest:
             self._follow(message)
         for contract in list(self._registry.newest.values()):
             self._open(contract)
+            self._open_older(contract.id)
         positions = furthest((opened.state for opened in self._tables.values()), self._logs)
         assigned = self._log.assign((BATCHES, DECISIONS, CONTRACTS), {**positions, **ends})
         self._positions = {name: at for name, at in assigned.items() if name.rpartition("/")[0] != CONTRACTS}
@@ -205,6 +207,13 @@ class Ingest:
             return
         recovered = table.recover()
         self._tables[contract.id] = _Open(table, recovered.state, known(recovered.state), recovered.snapshot_id)
+
+    def _open_older(self, contract_id: str) -> None:
+        """Let a table have what only older versions say; each look costs a read of the catalog, so only those."""
+        for older in self._registry.older(contract_id):
+            layout = self._tables[contract_id].table.layout if contract_id in self._tables else None
+            if layout is not None and lacking(older, layout.columns):
+                self._open(older)
 
     def _owed(self, round_: Round) -> list[Watermark]:
         origins: dict[str, set[str]] = {}

@@ -91,9 +91,9 @@ def meaning(columns: tuple[Column, ...], field: Field) -> Column | None:
 def landings(contract: Contract, columns: Columns) -> tuple[Landing, ...]:
     """Return where the fields of a version go. A field that a newer version has dropped goes nowhere.
 
-    Raises SchemaBehindError when the columns are of an older version than the contract.
+    Raises SchemaBehindError when the table does not follow the version yet: what it says would be lost.
     """
-    if contract.number > columns.number:
+    if contract.number > columns.number or lacking(contract, columns):
         raise SchemaBehindError(
             f"rows of contract {contract.id} {contract.version}: the table's columns are known as of "
             f"{columns.version}: the table is opened again"
@@ -105,6 +105,15 @@ def landings(contract: Contract, columns: Columns) -> tuple[Landing, ...]:
         if own is not None:
             found.append(Landing(field, own, of_field[-1]))
     return tuple(found)
+
+
+def lacking(contract: Contract, columns: Columns) -> tuple[Field, ...]:
+    """Return the fields of a version that the table has, but not with the meaning that they have in that version."""
+    return tuple(
+        field
+        for field in contract.fields
+        if field.id in columns.fields and meaning(columns.fields[field.id], field) is None
+    )
 
 
 def ids(schema: pa.Schema) -> dict[int, int]:

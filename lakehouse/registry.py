@@ -52,6 +52,11 @@ class Registry(Struct):
         self._order(contract.id)
         return contract
 
+    def older(self, contract_id: str) -> tuple[Contract, ...]:
+        """Return the versions of a contract below its newest one, lowest first."""
+        known = sorted(self.versions.get(contract_id, {}).values(), key=lambda contract: contract.number)
+        return tuple(known[:-1])
+
     def withdraw(self, contract: Contract) -> None:
         """Forget a version that cannot be written; those before it stay in force."""
         self.versions.get(contract.id, {}).pop(contract.version, None)

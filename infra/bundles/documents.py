@@ -21,10 +21,13 @@ def documents_dir() -> Path:
 def read_contracts(folder: Path | None = None) -> tuple[Contract, ...]:
     """Return every contract of a folder, by id. Raises ContractError naming the document that is wrong."""
     paths = sorted((folder or documents_dir()).glob(PATTERN))
-    return tuple(_read(path) for path in paths)
+    return tuple(read_contract(path) for path in paths)
 
 
-def _read(path: Path) -> Contract:
+def read_contract(path: Path) -> Contract:
+    """Return the contract of one document. Raises ContractError."""
+    if not path.is_file():
+        raise ContractError(f"{path}: expected a contract document, found no file")
     try:
         return contract_of(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:

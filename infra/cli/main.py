@@ -16,6 +16,7 @@ from typer.main import get_command
 from contracts.errors import FieldlakeError
 from infra.cli import (
     bundles,
+    contract,
     demo,
     devices,
     dictionary,
@@ -34,7 +35,7 @@ EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
 _GROUPS: Final = (
-    stack, demo, identities, bundles, dictionary, devices, edge, pulls, query, tables, interventions, erase,
+    stack, demo, identities, bundles, contract, dictionary, devices, edge, pulls, query, tables, interventions, erase,
 )  # fmt: skip
 
 

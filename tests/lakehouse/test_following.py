@@ -158,6 +158,25 @@ def test_an_older_version_undoes_nothing_in_whatever_order_they_come(
     assert found(table, "remark", "pressure") == [("x", 2**40), ("y", 5), (None, 1)]
 
 
+def test_what_only_an_older_version_says_gets_a_column_however_late_it_is_published(
+    lake: IcebergLake, table: IcebergTable
+) -> None:
+    second = version("2.0.0", field(1), field(2, type=TEXT), field(3))
+    third = version("3.0.0", field(1, name="machine"), field(2, name="force", type=FieldType.BOOLEAN))
+    third = replace(third, subject_field="machine", sort_fields=())
+    lake.open(third)
+    with pytest.raises(SchemaBehindError, match="is opened again"):
+        land(named(second, {"asset": "a", "pressure": "x"}), second, layout_of(table.table.refresh().metadata))
+    lake.open(second)
+    put(table, second, {"asset": "a", "pressure": "True"}, {"asset": "a", "pressure": "x"})
+    put(table, FIRST, {"asset": "a", "pressure": 1})
+    assert names(table.table) == ["machine", "force", "pressure__v1", "pressure__v2"]
+    assert found(table, "force", "pressure__v1", "pressure__v2") == [
+        (True, None, "True"), (None, None, "x"), (None, 1, None),
+    ]  # fmt: skip
+    assert table.table.schema().find_field("pressure__v2").doc == "pressure as version 2.0.0 said it."
+
+
 def test_a_name_that_is_used_again_is_another_column(lake: IcebergLake, table: IcebergTable) -> None:
     put(table, FIRST, {"asset": "a", "pressure": 1})
     lake.open(version("1.1.0", field(1), field(3)))

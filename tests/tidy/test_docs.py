@@ -72,6 +72,7 @@ def test_every_command_answers_help_with_an_example(path: str) -> None:
         "docs/sources.md",
         "docs/consent.md",
         "docs/disaster.md",
+        "docs/contracts.md",
     ],
 )
 def test_links_to_files_lead_somewhere(page: str) -> None:
