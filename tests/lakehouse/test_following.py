@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from msgspec.structs import replace
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.table import Table
 from pyiceberg.types import StringType
 
 from contracts.contract import Contract, Conversion, Field, FieldType
-from lakehouse.errors import CommitConflictError, SchemaBehindError, TableConflictError
+from lakehouse.errors import CommitConflictError, SchemaBehindError, StoreUnavailableError, TableConflictError
 from lakehouse.evolution import EVOLVE_TRIES_MAX, follow, layout_of
 from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.landing import backfilled, land
@@ -23,7 +23,7 @@ from lakehouse.maintenance.compaction import compact
 from lakehouse.schema import table_schema
 from lakehouse.state import TableState
 from lakehouse.upcast import upcast
-from tests.lakehouse.world import catalogs
+from tests.lakehouse.world import catalogs, lose_first_answer
 
 LONG, INT, TEXT, DOUBLE = FieldType.LONG, FieldType.INT, FieldType.STRING, FieldType.DOUBLE
 FIRST = Contract(
@@ -322,6 +322,20 @@ def test_a_change_that_meets_a_commit_is_planned_anew(
     else:
         with pytest.raises(CommitConflictError):
             follow(opened, newer)
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_change_whose_answer_was_lost_is_looked_up_when_the_table_is_opened_again(
+    lake: IcebergLake, table: IcebergTable, monkeypatch: pytest.MonkeyPatch, lands: bool
+) -> None:
+    put(table, FIRST, {"asset": "a", "pressure": 1})
+    newer = version("1.1.0", field(1), field(2, name="force"), Field(4, "note", TEXT))
+    lose_first_answer(monkeypatch, table.table, CommitStateUnknownException("?"), lands)
+    with pytest.raises(StoreUnavailableError):
+        lake.open(newer)
+    assert names(lake.open(newer).table) == ["asset", "force", "note"]
+    put(table, newer, {"asset": "a", "force": 2, "note": "n"})
+    assert found(table, "force", "note") == [(1, None), (2, "n")]
 
 
 def test_the_first_columns_are_those_that_the_catalog_gave(table: IcebergTable) -> None:
