@@ -20,9 +20,13 @@ SEQ_COLUMN: Final = "seq"
 # Fields. Each adds about 400 bytes to every data file and 0.7 ms to every commit: 2,000 of them make it 1.5 s,
 # and beyond that no row would be there within the second that is promised.
 FIELDS_MAX: Final = 2_000
+PATTERN_CHARS_MAX: Final = 512  # characters; longer ones are nobody's to read, and cost memory in every reader
 PERSON_CHARS_MAX: Final = 256  # characters of what names a person; an identifier, not a description
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
+_REFERENCE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}\.[a-z][a-z0-9_]{0,62}")
+# What Python's expressions have and RE2's have not: looking around, going back.
+_NOT_RE2: Final = re.compile(r"\(\?(?!:|P<\w+>|[ims]+[:)])|\\[1-9Z]")
 
 
 class FieldType(Enum):
@@ -42,12 +46,24 @@ FLOATS: Final = frozenset({FieldType.FLOAT, FieldType.DOUBLE})
 
 
 class Checks(Struct, frozen=True, omit_defaults=True):
-    """Row checks of one field. Floats must be finite whatever is stated here."""
+    """Row checks of one field. Floats must be finite whatever is stated here.
+
+    `pattern` (RE2) must be found somewhere in the text. `unique`: no value twice in one micro-batch. `age_max_s` and
+    `ahead_max_s`: how long before and after the sealing of its batch an event may have happened; by that time and not
+    by ours, so that a row is judged alike whenever it is read. `known_values` and `reference` (`contract.field`) are
+    hints: what is not among them is counted and reported, and never refused.
+    """
 
     minimum: float | None = None
     maximum: float | None = None
     max_length: int | None = None
     valid_values: tuple[str, ...] | None = None
+    pattern: str | None = None
+    unique: bool = False
+    age_max_s: int | None = None
+    ahead_max_s: int | None = None
+    known_values: tuple[str, ...] | None = None
+    reference: str | None = None
 
 
 class Conversion(Struct, frozen=True):
@@ -175,6 +191,7 @@ def check(contract: Contract) -> None:
         if field.difference and (field.type not in INTEGERS or not field.required):
             raise ContractError(f"{label}: field {field.name!r} travels as differences: it must be a required integer")
         _check_conversions(label, field)
+        _check_checks(f"{label}: field {field.name!r}", field)
     for name in (contract.subject_field, contract.event_time_field, *contract.sort_fields):
         if name is not None:
             contract.field(name)
@@ -192,6 +209,34 @@ def _check_conversions(label: str, field: Field) -> None:
     for conversion in field.conversions:
         if not (math.isfinite(conversion.factor) and math.isfinite(conversion.offset)) or conversion.factor == 0:
             raise ContractError(f"{label}: from {conversion.unit}: expected a factor other than 0, all numbers finite")
+
+
+def _check_checks(label: str, field: Field) -> None:
+    checks = field.checks
+    if (checks.pattern, checks.known_values) != (None, None) and field.type is not FieldType.STRING:
+        raise ContractError(f"{label}: a pattern or known values are for text, found {field.type.value}")
+    if (checks.age_max_s, checks.ahead_max_s) != (None, None) and field.type is not FieldType.TIMESTAMPTZ:
+        raise ContractError(f"{label}: age and ahead are for timestamptz, found {field.type.value}")
+    if min(checks.age_max_s or 0, checks.ahead_max_s or 0) < 0:
+        raise ContractError(f"{label}: expected age and ahead of 0 s or more")
+    if checks.unique and field.type in FLOATS:
+        raise ContractError(f"{label}: floating-point values cannot be unique: two that look alike may differ")
+    if checks.pattern is not None:
+        _check_pattern(label, checks.pattern)
+    if checks.reference is not None and not _REFERENCE.fullmatch(checks.reference):
+        raise ContractError(f"{label}: expected a reference contract.field, found {checks.reference!r}")
+
+
+def _check_pattern(label: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ContractError(f"{label}: pattern {pattern!r}: expected a regular expression: {error}") from error
+    if len(pattern) > PATTERN_CHARS_MAX or _NOT_RE2.search(pattern):
+        raise ContractError(
+            f"{label}: pattern {pattern!r}: expected RE2 of at most {PATTERN_CHARS_MAX} characters: nothing that looks "
+            "around or goes back"
+        )
 
 
 def _check_consent(label: str, person: Field) -> None:

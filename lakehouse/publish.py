@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, Message
 
 from contracts.contract import Contract, check, encode
 from contracts.topics import CONTRACTS
+from lakehouse.checks import require_checkable
 from lakehouse.errors import LogUnavailableError
 from lakehouse.kafka import FLUSH_TIMEOUT_S, producer
 from lakehouse.registry import contract_key, dictionary_key
@@ -28,6 +29,7 @@ def publish_contracts(bootstrap: str, contracts: Iterable[Contract], dictionarie
         log.produce(CONTRACTS, raw, dictionary_key(number), on_delivery=delivered)
     for contract in contracts:
         check(contract)
+        require_checkable(contract)
         log.produce(CONTRACTS, encode(contract), contract_key(contract), on_delivery=delivered)
     if (waiting := log.flush(FLUSH_TIMEOUT_S)) or refused:
         raise LogUnavailableError(

@@ -9,6 +9,7 @@ from msgspec import Struct
 from contracts.contract import Contract, decode, fingerprint
 from contracts.errors import ContractError
 from contracts.evolution import means_otherwise
+from lakehouse.checks import require_checkable
 
 CONTRACT_PREFIX: Final = "contract/"
 DICTIONARY_PREFIX: Final = "dictionary/"
@@ -44,6 +45,7 @@ class Registry(Struct):
     def _take_contract(self, key: str, contract: Contract) -> Contract | None:
         if key != contract_key(contract):
             raise ContractError(f"contracts topic: key {key!r} carries {contract_key(contract)!r}: publish it again")
+        require_checkable(contract)
         known = self.versions.setdefault(contract.id, {})
         if known.get(contract.version) == contract:
             return None

@@ -77,6 +77,42 @@ def test_a_description_does_not_change_the_fingerprint_and_a_type_does() -> None
     assert contract.fingerprint(odcs.contract_of(document)) != FINGERPRINTS["clicks"]
 
 
+def test_checks_are_read_from_the_words_of_the_standard_and_leave_the_wire_as_it_is() -> None:
+    document = yaml.safe_load((FOLDER / "clicks.odcs.yaml").read_text())
+    document["slaProperties"] += [{"property": "latency", "value": 7, "unit": "d", "element": "clicks.occurred_at"}]
+    properties = {entry["name"]: entry for entry in document["schema"][0]["properties"]}
+    properties["user_id"] |= {"unique": True, "relationships": [{"type": "foreignKey", "to": "visits.contact_id"}]}
+    properties["session_id"]["logicalTypeOptions"] = {"maxLength": 64, "pattern": "^visit-"}
+    properties["session_id"]["quality"] = [{"metric": "duplicateValues", "mustBe": 0}]
+    properties["platform"]["quality"] = [
+        {"metric": "invalidValues", "mustBe": 0, "arguments": {"validValues": ["web", "微信"]}, "severity": "warning"}
+    ]
+    properties["occurred_at"]["customProperties"] += [{"property": "aheadMax", "value": 60}]
+    found = odcs.contract_of(document)
+    assert contract.fingerprint(found) == FINGERPRINTS["clicks"]
+    assert contract.decode(contract.encode(found)) == found
+    user, session = found.field("user_id").checks, found.field("session_id").checks
+    assert (user.unique, user.reference) == (True, "visits.contact_id")
+    assert (session.pattern, session.unique, session.max_length) == ("^visit-", True, 64)
+    assert found.field("platform").checks.known_values == ("web", "微信")
+    assert found.field("platform").checks.valid_values is None
+    moment = found.field("occurred_at").checks
+    assert (moment.age_max_s, moment.ahead_max_s) == (7 * 86_400, 60)
+
+
+def _latency_of_no_field(document: dict[str, Any]) -> None:
+    document["slaProperties"] += [{"property": "latency", "value": 7, "unit": "d", "element": "nobody"}]
+
+
+def _hint_that_nobody_counts(document: dict[str, Any]) -> None:
+    rule = {"metric": "duplicateValues", "mustBe": 0, "severity": "info"}
+    document["schema"][0]["properties"][0]["quality"] = [rule]
+
+
+def _pattern_that_looks_around(document: dict[str, Any]) -> None:
+    document["schema"][0]["properties"][0]["logicalTypeOptions"] = {"pattern": "(?=a)"}
+
+
 def _without_owner(document: dict[str, Any]) -> None:
     del document["team"]
 
@@ -121,7 +157,8 @@ def _other_standard(document: dict[str, Any]) -> None:
     "damage",
     [
         _without_owner, _unknown_type, _two_tables, _no_retention, _same_name_twice, _system_column, _no_field_id,
-        _unknown_subject, _no_catalog, _other_standard,
+        _unknown_subject, _no_catalog, _other_standard, _latency_of_no_field, _hint_that_nobody_counts,
+        _pattern_that_looks_around,
     ],
 )  # fmt: skip
 def test_a_document_that_cannot_be_followed_is_refused(damage: Any) -> None:
