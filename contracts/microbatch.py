@@ -8,7 +8,8 @@ A batch is a fixed header followed by a payload. All integers are little-endian:
 | 4      | 1     | version         | 1                                                                    |
 | 5      | 1     | codec           | 1 = one zstd frame of one Arrow IPC record batch message,            |
 |        |       |                 | 2 = packed rows, see `contracts.packing`                             |
-| 6      | 2     | flags           | bit 0 backlog, bit 1 sample of dropped events, bit 2 replay          |
+| 6      | 2     | flags           | bit 0 backlog, bit 1 sample of dropped events, bit 2 replay,         |
+|        |       |                 | bit 3 put back from the quarantine                                   |
 | 8      | 8     | fingerprint     | contract fingerprint, see `contracts.contract.fingerprint`           |
 | 16     | 4     | epoch           | grows when the origin's spool is created anew                        |
 | 20     | 4     | dictionary_id   | id of the zstd dictionary, 0 = none                                  |
@@ -68,6 +69,7 @@ class Flag(IntFlag):
     BACKLOG = 1
     DROPPED_SAMPLE = 2
     REPLAY = 4
+    REPLAYED = 8  # a refused row, put back from the quarantine; not for origins to say
 
 
 class Header(Struct, frozen=True):

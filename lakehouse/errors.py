@@ -18,6 +18,9 @@ FieldlakeError
     ├── ForeignTableError          a table of another writer cannot be read
     │   ├── UnsupportedTableError      it uses something whose rows we could not vouch for
     │   └── BrokenTableError           its files are missing, or are not what its metadata says
+
+
+    ├── OriginalError              the original of a refused row cannot be read as a row of its contract
     └── PayloadError               a batch's payload is not what its header says; the batch goes to the dead letters
 """
 
@@ -78,6 +81,10 @@ class UnsupportedTableError(ForeignTableError):
 
 class BrokenTableError(ForeignTableError):
     """Files of the table are missing, unreadable, or hold something else than its metadata says."""
+
+
+class OriginalError(OperatorMustActError):
+    """The original of a refused row cannot be read as a row of its contract."""
 
 
 class PayloadError(OperatorMustActError):

@@ -244,6 +244,8 @@ class Ingest:
         for change in round_.changes:
             if change.rows is not None:
                 status.rows[change.contract] = status.rows.get(change.contract, 0) + change.rows.num_rows
+        for rule, count in round_.hints.items():
+            status.hints[rule] = status.hints.get(rule, 0) + count
         for reason, count in Counter(letter.reason for letter in round_.dead).items():
             status.dead[reason] = status.dead.get(reason, 0) + count
         status.last_plan_ms = (commit_s - planned_s) * 1_000

@@ -1,6 +1,6 @@
 """What one round of messages does to the tables. Pure: messages and states in, rows and next states out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -14,13 +14,14 @@ from contracts.decisions import Decision
 from contracts.errors import BatchError, OperatorMustActError
 from contracts.ranges import RangeSet
 from contracts.topics import DECISIONS, is_origin
-from lakehouse.checks import refusals
+from lakehouse.checks import hints, refusals
 from lakehouse.claims import Claims, uncovered
 from lakehouse.decode import Arrived, Decoded, decode
 from lakehouse.landing import land
 from lakehouse.layout import Layout
 from lakehouse.ports import Message
 from lakehouse.registry import Registry
+from lakehouse.replays import batches_of, stream_origin, without_refused
 from lakehouse.rows import (
     DECISIONS_TABLE,
     QUARANTINE,
@@ -58,13 +59,17 @@ class TableChange(Struct, frozen=True):
 
 
 class Round(Struct, frozen=True):
-    """`touched`: (contract, origin) of every batch that arrived, repeats included: they are owed a watermark."""
+    """`touched`: (contract, origin) of every batch that arrived, repeats included: they are owed a watermark.
+
+    `hints`: rows outside of a list that is a hint, by `contract.field.known_values`.
+    """
 
     ends: Positions
     changes: tuple[TableChange, ...]
     refused_rows: int
     touched: frozenset[tuple[str, str]]
     dead: tuple[DeadLetter, ...]
+    hints: Mapping[str, int] = {}
 
 
 class _Draft:
@@ -77,6 +82,7 @@ class _Draft:
         self.held: dict[StreamKey, RangeSet] = {}
         self.decision_ids: tuple[bytes, ...] | None = None
         self.refused_rows = 0
+        self.hints: Counter[str] = Counter()
         self.touched: set[tuple[str, str]] = set()
         self.dead: list[DeadLetter] = []
 
@@ -102,7 +108,9 @@ def plan(messages: Sequence[Message], view: View, now_ms: int) -> Round:
     for contract_id in sorted(by_contract):
         _take_contract(contract_id, by_contract[contract_id], draft)
     _take_decisions([m for m in messages if m.topic == DECISIONS], draft)
-    return Round(ends, _changes(draft, ends), draft.refused_rows, frozenset(draft.touched), tuple(draft.dead))
+    return Round(
+        ends, _changes(draft, ends), draft.refused_rows, frozenset(draft.touched), tuple(draft.dead), draft.hints
+    )
 
 
 def _parse(message: Message, draft: _Draft) -> tuple[Arrived, Contract] | None:
@@ -139,7 +147,7 @@ def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], dr
     read: list[tuple[Contract, Decoded]] = []
     for contract, batches in versions.values():
         decoded, refused = decode(batches, contract, draft.view.registry.dictionaries)
-        read.append((contract, decoded))
+        read.append((contract, without_refused(decoded, contract)))
         for broken in refused:
             batch = broken.batch
             draft.bury(batch.source, batch.origin, broken.reason, broken.detail, batch.original)
@@ -160,7 +168,9 @@ def _claim(arrived: list[tuple[Arrived, Contract]], sound: set[str], claims: Cla
 
 
 def _sort_out(contract: Contract, fresh: Decoded, gaps: Mapping[str, RangeSet], draft: _Draft) -> None:
-    bad, rules = refusals(fresh.rows, contract)
+    for rule, count in hints(fresh.rows, contract).items():
+        draft.hints[f"{contract.id}.{rule}"] += count
+    bad, rules = refusals(fresh.rows, contract, batches_of(fresh))
     if not bad.any():
         draft.add(contract, table_rows(fresh, contract))
         return
@@ -250,4 +260,4 @@ def _with_held(known: dict[StreamKey, RangeSet], draft: _Draft) -> dict[StreamKe
 
 
 def _key(contract: Contract, batch: Arrived) -> StreamKey:
-    return StreamKey(contract.id, batch.origin, batch.header.epoch)
+    return StreamKey(contract.id, stream_origin(batch), batch.header.epoch)

@@ -1,8 +1,7 @@
 """Rows as tables take them: system columns in front, refused rows as quarantine rows, decisions as rows. Pure."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -14,6 +13,7 @@ from contracts.ranges import RangeSet
 from contracts.topics import DECISIONS
 from lakehouse.checks import Mask
 from lakehouse.decode import Decoded
+from lakehouse.originals import texts
 from lakehouse.schema import table_schema
 
 QUARANTINE: Final = "quarantine"
@@ -70,7 +70,7 @@ def quarantine_rows(refused: Decoded, rules: Sequence[str], contract: Contract, 
         "refused_seq": seq,
         "refused_by": pa.repeat(pa.scalar(REFUSED_BY), count),
         "rule": pa.array(rules, pa.string()),
-        "original": pa.array([_json(row) for row in refused.rows.to_pylist()], pa.string()),
+        "original": pa.array(texts(refused.rows, contract), pa.string()),
     }
     schema = table_schema(quarantine)
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
@@ -113,9 +113,3 @@ def _identity(decoded: Decoded) -> list[pa.Array]:
 def _sealed(decoded: Decoded) -> pa.Array:
     sealed_us = np.array([b.header.sealed_at_ms * 1_000 for b in decoded.batches], dtype=np.int64)
     return pa.array(sealed_us[decoded.batch_of_row]).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _json(row: dict[str, Any]) -> str:
-    """JSON has no word for NaN and infinities; they are written as text, so that the reason can be seen."""
-    shown = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return msgspec.json.encode(shown).decode()

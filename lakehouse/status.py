@@ -24,6 +24,7 @@ class IngestStatus(Struct):
     batches: int = 0
     rows: dict[str, int] = {}  # rows committed, by contract
     refused_rows: int = 0
+    hints: dict[str, int] = {}  # rows outside of a list that is a hint, by contract.field.known_values
     dead: dict[str, int] = {}  # dead letters, by reason code
     lag: int = 0  # messages between the last commit and the end of the log
     last_plan_ms: float = 0.0

@@ -7,9 +7,11 @@ from msgspec import Struct
 from contracts import dead, microbatch, topics
 from contracts.dead import DeadLetter
 from contracts.errors import BatchError
+from contracts.microbatch import Flag
 
 REASON_UNKNOWN_TOPIC: Final = "unknown_topic"
 REASON_BAD_WATERMARK: Final = "bad_watermark"
+REASON_REPLAYED: Final = "forged_replay"
 
 
 class Record(Struct, frozen=True):
@@ -35,9 +37,12 @@ def route(topic: str, payload: bytes, now_ms: int) -> Record:
         )
         return refuse(f"mqtt {topic}", None, REASON_UNKNOWN_TOPIC, detail, payload, now_ms)
     try:
-        microbatch.parse(payload)
+        header, _ = microbatch.parse(payload)
     except BatchError as error:
         return refuse(f"mqtt {topic}", origin, error.reason, str(error), payload, now_ms)
+    if header.flags & Flag.REPLAYED:
+        detail = f"{origin}: a batch marked as put back from the quarantine, which an origin cannot do: clear the flag"
+        return refuse(f"mqtt {topic}", origin, REASON_REPLAYED, detail, payload, now_ms)
     key = origin.encode()
     return Record(topics.BATCHES, key, payload, ((topics.ORIGIN_HEADER, key),))
 

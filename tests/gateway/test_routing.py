@@ -2,9 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from contracts import dead, microbatch, topics
-from contracts.microbatch import Header
+from contracts.microbatch import Flag, Header
 from gateway.core.routing import route
 
 GOOD = microbatch.seal(
@@ -25,6 +26,12 @@ def test_a_topic_that_names_no_origin_is_refused_with_the_original_bytes() -> No
         letter = dead.decode(record.value)
         assert (record.topic, record.key, letter.reason, letter.original) == (topics.DEAD, None, "unknown_topic", GOOD)
         assert letter.refused_at_ms == 9
+
+
+def test_only_the_quarantine_puts_rows_back() -> None:
+    header, payload = microbatch.parse(GOOD)
+    forged = microbatch.seal(replace(header, flags=Flag.REPLAYED | Flag.BACKLOG), bytes(payload))
+    assert route(UP, forged, 9).refused == "forged_replay"
 
 
 @given(payload=st.binary(max_size=200), topic=st.sampled_from([UP, "fl/v1/up/0/no one"]) | st.text())
