@@ -4,6 +4,7 @@ FieldlakeError
 ├── RetrySafeError
 │   ├── CommitConflictError        other writers moved the table too often in a row: recover and repeat
 │   ├── SchemaBehindError          rows of a version newer than the table's columns as known here: open it again
+│   ├── EngineError                the SQL engine did not answer a question of the quality process
 │   ├── LogUnavailableError        the log did not answer or did not take a message
 │   └── StoreUnavailableError      an object store or catalog did not answer; no table was changed
 ├── OutcomeUnknownError
@@ -11,6 +12,7 @@ FieldlakeError
 └── OperatorMustActError
     ├── ConfigError                the configuration file cannot be followed
     ├── DeleteFilesError           another engine has added delete files to a table that maintenance rewrites
+    ├── ExpectationError           a file of expectations cannot be followed; the last good one stays in force
     ├── FencedError                another ingest process writes the same table
     ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
@@ -18,8 +20,6 @@ FieldlakeError
     ├── ForeignTableError          a table of another writer cannot be read
     │   ├── UnsupportedTableError      it uses something whose rows we could not vouch for
     │   └── BrokenTableError           its files are missing, or are not what its metadata says
-
-
     ├── OriginalError              the original of a refused row cannot be read as a row of its contract
     └── PayloadError               a batch's payload is not what its header says; the batch goes to the dead letters
 """
@@ -33,6 +33,10 @@ class CommitConflictError(RetrySafeError):
 
 class SchemaBehindError(RetrySafeError):
     """Rows of a contract version that the table's columns, as they are known here, do not follow yet."""
+
+
+class EngineError(RetrySafeError):
+    """The SQL engine did not answer; nothing was changed."""
 
 
 class LogUnavailableError(RetrySafeError):
@@ -53,6 +57,10 @@ class ConfigError(OperatorMustActError):
 
 class DeleteFilesError(OperatorMustActError):
     """A table has delete files, which maintenance does not apply."""
+
+
+class ExpectationError(OperatorMustActError):
+    """A file of expectations cannot be followed."""
 
 
 class FencedError(OperatorMustActError):

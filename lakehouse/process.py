@@ -1,4 +1,4 @@
-"""What both lakehouse processes share: reading the configuration, signals, the ready file, exit codes."""
+"""What the lakehouse processes share: reading the configuration, signals, the ready file, exit codes."""
 
 import argparse
 import logging
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from lakehouse.errors import ConfigError
 
 EXIT_OPERATOR_MUST_ACT: Final = 2
 READY_CHECK_S: Final = 0.1  # seconds between two looks at whether the process is ready
+
+Config = TypeVar("Config")
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +80,9 @@ class ReadyFile:
 def serve(
     program: str,
     purpose: str,
-    work: Callable[[LakeConfig, Path, threading.Event, threading.Event], None],
+    work: Callable[[Config, Path, threading.Event, threading.Event], None],
     arguments: list[str] | None,
+    read: Callable[[Path], Config],
 ) -> int:
     """Parse the command line, then work until SIGTERM or SIGINT; return the exit code.
 
@@ -97,7 +100,7 @@ def serve(
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     stop, ready = threading.Event(), threading.Event()
     try:
-        config = read_config(path)
+        config = read(path)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
         work(config, path, stop, ready)

@@ -1,15 +1,17 @@
-"""Publish contracts and dictionaries to the compacted topic from which the lake follows them."""
+"""Publish contracts and dictionaries to the compacted topic from which the lake follows them, and read them back."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from confluent_kafka import KafkaError, Message
 
-from contracts.contract import Contract, check, encode
+from contracts.contract import Contract, check, decode, encode
+from contracts.errors import ContractError
 from contracts.topics import CONTRACTS
 from lakehouse.checks import require_checkable
 from lakehouse.errors import LogUnavailableError
-from lakehouse.kafka import FLUSH_TIMEOUT_S, producer
-from lakehouse.registry import contract_key, dictionary_key
+from lakehouse.kafka import FLUSH_TIMEOUT_S, KafkaLog, producer
+from lakehouse.registry import CONTRACT_PREFIX, contract_key, dictionary_key
 
 
 def publish_contracts(bootstrap: str, contracts: Iterable[Contract], dictionaries: Mapping[int, bytes]) -> None:
@@ -36,3 +38,24 @@ def publish_contracts(bootstrap: str, contracts: Iterable[Contract], dictionarie
             f"topic {CONTRACTS}: expected to take the contracts, {waiting} are open, refused {refused[:3]}: "
             "check that the broker runs and the topic exists"
         )
+
+
+def published_versions(bootstrap: str) -> dict[str, tuple[Contract, ...]]:
+    """Return every published version of every contract, the one published last at the end.
+
+    What cannot be read as a contract is left out; the lake does not follow it either. Raises LogUnavailableError.
+    """
+    log = KafkaLog(bootstrap)
+    try:
+        messages, _ = log.read_all(CONTRACTS)
+    finally:
+        log.close()
+    found: dict[str, tuple[Contract, ...]] = {}
+    for message in messages:
+        if not (message.key or b"").startswith(CONTRACT_PREFIX.encode()) or not message.value:
+            continue
+        with suppress(ContractError):
+            contract = decode(message.value)
+            others = tuple(one for one in found.get(contract.id, ()) if one.version != contract.version)
+            found[contract.id] = (*others, contract)
+    return found

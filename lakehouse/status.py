@@ -67,10 +67,30 @@ class MaintenanceStatus(Struct):
     updated_at_ms: int = 0
 
 
+class QualityStatus(Struct):
+    """Counters since the process started; `not_met` are the rules of each table's newest look that are no hints."""
+
+    pid: int
+    ready: bool = False
+    looks: int = 0
+    whole_looks: int = 0
+    rows_committed: int = 0
+    rows_checked: int = 0
+    not_met: dict[str, tuple[str, ...]] = {}
+    broken_files: dict[str, str] = {}  # analysts' files that cannot be followed, with the reason
+    last_pass_ms: float = 0.0
+    memory_mb: float = 0.0
+    last_error: str = ""
+    last_error_at_ms: int = 0
+    updated_at_ms: int = 0
+
+
 class StatusFile:
     """Writes a status once a second from a thread of its own, so that a stall shows as figures that stand still."""
 
-    def __init__(self, path: Path, status: IngestStatus | MaintenanceStatus, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, status: IngestStatus | MaintenanceStatus | QualityStatus, now_ms: Callable[[], int]
+    ) -> None:
         self._path, self._status, self._now_ms = path, status, now_ms
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)

@@ -25,6 +25,7 @@ from infra.cli import (
     identities,
     interventions,
     pulls,
+    quarantine,
     query,
     stack,
     tables,
@@ -35,7 +36,8 @@ EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
 _GROUPS: Final = (
-    stack, demo, identities, bundles, contract, dictionary, devices, edge, pulls, query, tables, interventions, erase,
+    stack, demo, identities, bundles, contract, dictionary, devices, edge,
+    pulls, query, tables, quarantine, interventions, erase,
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ FINGERPRINTS = {
     "agent_metrics": 0x806CCABF622F0A35,
     "clicks": 0x7D7D18B34774FB7A,
     "consents": 0xC72FFC2410EB2B77,
+    "data_quality": 0xD4D71199FF6A74A4,
     "decisions": 0xD797EB60E369421B,
     "ledger": 0x57CBDF3D76DB58F0,
     "pulls": 0xFDB7B6BF254FAE62,

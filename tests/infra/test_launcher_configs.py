@@ -25,6 +25,7 @@ from infra.launcher.settings import StackSettings
 from infra.launcher.supervision import render_config
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
+from lakehouse.quality.config import QualityConfig
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def rendered(part: Part, name: str) -> str:
         (services.ENROLMENT, EnrolmentConfig),
         (services.INGEST, LakeConfig),
         (services.MAINTENANCE, LakeConfig),
+        (services.QUALITY, QualityConfig),
         (services.PRESELECT, PreselectConfig),
         (services.TRIGGER_JOB, JobKeeperConfig),
         (services.HISTORY, FederationConfig),

@@ -25,11 +25,13 @@ from infra.launcher.settings import HOST
 from infra.launcher.supervision import Supervisor
 from infra.setup.paths import flink_home, lake_python, repo_root
 from lakehouse.config import CatalogConfig, LakeConfig
+from lakehouse.quality.config import EngineConfig, QualityConfig
 
 GATEWAY: Final = "gateway"
 ENROLMENT: Final = "enrolment"
 INGEST: Final = "ingest"
 MAINTENANCE: Final = "maintenance"
+QUALITY: Final = "quality"
 PRESELECT: Final = "preselect"
 TRIGGER_JOB: Final = "trigger-job"
 HISTORY: Final = "history"
@@ -62,6 +64,7 @@ def parts(context: Context) -> tuple[Part, ...]:
         ),
         _service(context, INGEST, "Ingest", "lakehouse", lake_config(context), stores),
         _service(context, MAINTENANCE, "Table maintenance", "lakehouse.maintenance", lake_config(context), (INGEST,)),
+        _quality(context),
         _service(
             context,
             PRESELECT,
@@ -130,6 +133,28 @@ def lake_config(context: Context) -> LakeConfig:
         for name, bucket in (("lake_a", store_a.bucket(context)), ("lake_b", store_b.bucket(context)))
     )
     return LakeConfig(kafka_bootstrap=kafka.bootstrap(context), catalogs=catalogs)
+
+
+def quality_config(context: Context) -> QualityConfig:
+    """Return the configuration of the quality process."""
+    lake, engine = lake_config(context), trino.client_config(context)
+    return QualityConfig(
+        kafka_bootstrap=lake.kafka_bootstrap,
+        catalogs=lake.catalogs,
+        expectations_dir=str(expectations_dir(context)),
+        report_dir=str(report_dir(context)),
+        engine=EngineConfig(engine.host, engine.port, engine.ca_file, engine.user, engine.password),
+    )
+
+
+def expectations_dir(context: Context) -> Path:
+    """Return the folder in which analysts put their expectations."""
+    return context.conf(QUALITY) / "expectations"
+
+
+def report_dir(context: Context) -> Path:
+    """Return where the pages on data quality go: beside the state folder, since they outlive it."""
+    return context.settings.state_dir.parent / "out" / "quality"
 
 
 def history_config(context: Context) -> federation_config.FederationConfig:
@@ -215,6 +240,15 @@ def _history(context: Context) -> Part:
     )  # fmt: skip
     token = ConfigFile(_token_file(context), context.secrets.history_token)
     return msgspec.structs.replace(service, files=(*service.files, token), ports=("history",), probe=_probe_history)
+
+
+def _quality(context: Context) -> Part:
+    """It needs the tables only; the engine is asked when it answers."""
+    service = _service(
+        context, QUALITY, "Data quality", "lakehouse.quality", quality_config(context), (INGEST,),
+        str(report_dir(context)),
+    )  # fmt: skip
+    return msgspec.structs.replace(service, owned=(*service.owned, expectations_dir(context)))
 
 
 def _warmer(context: Context) -> Part:

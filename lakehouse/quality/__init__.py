@@ -1,0 +1,1 @@
+"""Quality: expectations from contracts and analysts' files, asked of what was committed and of whole tables."""
