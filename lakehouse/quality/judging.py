@@ -20,7 +20,7 @@ import pandas as pd
 from great_expectations.expectations.expectation import Expectation as GxExpectation
 
 from lakehouse.quality.analyst import bound
-from lakehouse.quality.expectations import EXAMPLES_MAX, SEALED_AT, WHOLE_ONLY, Expectation, Kind, Outcome
+from lakehouse.quality.expectations import EXAMPLES_MAX, SEALED_AT, WHOLE_ONLY, Expectation, Kind, Outcome, closed
 
 AGE_SUFFIX: Final = "__age_s"  # no field's name has two underscores at its end and this behind
 _RESULT: Final = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES_MAX}
@@ -90,8 +90,9 @@ def _translated(one: Expectation) -> GxExpectation:
         case Kind.IN_SET:
             return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(one.values), **share)
         case Kind.PATTERN:
-            # The library's engine is Python's: in it a final `$` also stands before a newline, in RE2 and SQL not.
-            return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=one.pattern, **share)
+            # The engine is Python's, for which all of Unicode's digits are digits unless it is told otherwise.
+            regex = "(?a)" + closed(one.pattern, r"\Z")
+            return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=regex, **share)
         case Kind.UNIQUE:
             return gxe.ExpectColumnValuesToBeUnique(column=column, **share)
         case Kind.IDENTITY:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from lakehouse.quality.expectations import SEALED_AT, Expectation, Kind, Outcome, Scalar
+from lakehouse.quality.expectations import SEALED_AT, Expectation, Kind, Outcome, Scalar, closed
 
+BACKSLASH_Z: Final = r"\z"  # the end of the text, to Trino's expressions
 _GROUPED: Final = frozenset({Kind.UNIQUE, Kind.IDENTITY, Kind.REFERENCED})
 
 
@@ -75,7 +76,7 @@ def _found(one: Expectation) -> str:
         case Kind.IN_SET:
             return f"count_if({column} NOT IN ({', '.join(map(_literal, one.values))}))"
         case Kind.PATTERN:
-            return f"count_if(NOT regexp_like({column}, {_text(one.pattern)}))"
+            return f"count_if(NOT regexp_like({column}, {_text(closed(one.pattern, BACKSLASH_Z))}))"
         case Kind.MEAN:
             return f"avg(CAST({column} AS double))"
     return "count(*)"

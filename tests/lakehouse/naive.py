@@ -11,6 +11,33 @@ import pyarrow as pa
 
 from lakehouse.quality.expectations import WHOLE_ONLY, Expectation, Kind, Outcome
 
+# Columns of every type, and an expectation of every kind.
+SCHEMA = pa.schema(
+    [
+        ("origin", pa.string()), ("epoch", pa.int64()), ("seq", pa.int64()), ("sealed_at", pa.timestamp("us", "UTC")),
+        ("text", pa.string()), ("whole", pa.int32()), ("long", pa.int64()), ("small", pa.float32()),
+        ("large", pa.float64()), ("at", pa.timestamp("us", "UTC")), ("yes", pa.bool_()),
+    ]
+)  # fmt: skip
+EXPECTED = [
+    Expectation("a", Kind.IDENTITY, ("origin", "epoch", "seq")),
+    Expectation("b", Kind.NOT_NULL, ("text",)),
+    Expectation("c", Kind.NOT_NULL, ("small",), mostly=0.5),
+    Expectation("d", Kind.LENGTHS, ("text",), 1, 3),
+    Expectation("e", Kind.IN_SET, ("text",), values=("a", "需要", "it's")),
+    Expectation("f", Kind.PATTERN, ("text",), pattern=r"^[A-Z]\d+$"),
+    Expectation("g", Kind.UNIQUE, ("text",)),
+    Expectation("h", Kind.UNIQUE, ("long",), mostly=0.6),
+    Expectation("i", Kind.BETWEEN, ("whole",), -1, 3),
+    Expectation("j", Kind.BETWEEN, ("whole",), None, 2.5),
+    Expectation("k", Kind.BETWEEN, ("small",), 0.25, None),
+    Expectation("l", Kind.BETWEEN, ("large",), -1.0, 1.0, mostly=0.75),
+    Expectation("m", Kind.BETWEEN, ("at",), "2026-01-01T00:00:00Z", "2026-01-01T08:00:05+08:00"),
+    Expectation("n", Kind.AGE, ("at",), -2, 5),
+    Expectation("o", Kind.IN_SET, ("whole",), values=(1, 2)),
+    Expectation("p", Kind.NOT_NULL, ("yes",)),
+]
+
 
 class NaiveJudge:
     """Asks frames of a few rows."""

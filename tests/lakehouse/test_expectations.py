@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from contracts.contract import Checks, Contract
 from lakehouse.errors import ExpectationError
 from lakehouse.quality.analyst import EXPECTATIONS_MAX, Shelf, parse
-from lakehouse.quality.expectations import Kind, Severity, Source, of_contract
+from lakehouse.quality.expectations import Kind, Severity, Source, closed, of_contract
 from tests.lakehouse.frames import CONTRACTS
 
 CLICKS = CONTRACTS["clicks"]
@@ -30,6 +30,11 @@ expectations:
 
 def checked(**checks: Checks) -> Contract:
     return replace(CLICKS, fields=tuple(replace(f, checks=checks.get(f.name, f.checks)) for f in CLICKS.fields))
+
+
+def test_the_end_of_a_text_is_its_end_to_every_engine() -> None:
+    shown = {r"^a$": r"^a\Z", r"a\$": r"a\$", r"[$a]$": r"[$a]\Z", r"\\$": r"\\\Z", r"[\]$]": r"[\]$]", "$|b": r"\Z|b"}
+    assert {pattern: closed(pattern, r"\Z") for pattern in shown} == shown
 
 
 def test_every_check_of_a_contract_is_expected_of_its_rows() -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
-from contracts.contract import Contract
+from contracts.contract import Checks, Contract
 from contracts.decisions import encode as encode_decision
 from contracts.microbatch import RAW_BYTES_MAX, parse, seal
 from contracts.topics import BATCHES, DECISIONS
-from tests.lakehouse.frames import CONTRACTS, clicks, decision, frame, payload, telemetry
+from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, START_US, clicks, decision, frame, payload, telemetry
 from tests.lakehouse.world import World
 
 TELEMETRY, CLICKS = CONTRACTS["telemetry"], CONTRACTS["clicks"]
@@ -60,6 +61,33 @@ def test_a_value_outside_a_closed_set_is_refused(world: World) -> None:
     world.drain(world.start())
     assert [r["rule"] for r in world.records("quarantine")] == ["fate.valid_values"]
     assert [r["fate"] for r in world.records("ledger")] == ["kept"]
+
+
+def test_a_batch_is_checked_as_a_whole_and_by_the_time_it_was_sealed(world: World) -> None:
+    checks = {"session_id": Checks(unique=True), "occurred_at": Checks(age_max_s=50_000, ahead_max_s=5)}
+    checks["platform"] = Checks(known_values=("web",))
+    fields = tuple(replace(f, checks=checks.get(f.name, f.checks)) for f in CLICKS.fields)
+    world.broker.publish(replace(CLICKS, version="1.0.1", fields=fields))
+    rows = [
+        row | {"session_id": f"visit-{row['seq'] % 3}", "occurred_at": START_US, "platform": "tv"}
+        for row in clicks(range(5))
+    ]
+    rows[2]["occurred_at"] = START_US - 100_000_000_000
+    rows[1]["occurred_at"] = SEALED_AT_MS * 1_000 + 5_000_001
+    ingest = world.start()
+    world.broker.batch("device-1", frame(CLICKS, rows))
+    world.broker.batch("device-2", frame(CLICKS, rows[:1]))
+    world.drain(ingest)
+    world.drain(world.start())  # nothing comes of it a second time
+    refused = {(row["origin"], row["seq"], row["rule"]) for row in world.records("quarantine")}
+    assert refused == {
+        ("device-1", 1, "occurred_at.ahead_max_s"),
+        ("device-1", 2, "occurred_at.age_max_s"),
+        ("device-1", 3, "session_id.unique"),
+        ("device-1", 4, "session_id.unique"),
+    }
+    assert [(row["origin"], row["seq"]) for row in world.records("clicks")] == [("device-1", 0), ("device-2", 0)]
+    assert ingest._status.hints == {"clicks.platform.known_values": 6}
 
 
 def broken_batches() -> list[tuple[str, bytes, str]]:
