@@ -20,7 +20,7 @@ import pandas as pd
 from great_expectations.expectations.expectation import Expectation as GxExpectation
 
 from lakehouse.quality.analyst import bound
-from lakehouse.quality.expectations import EXAMPLES_MAX, SEALED_AT, WHOLE_ONLY, Expectation, Kind, Outcome, closed
+from lakehouse.quality.expectations import EXAMPLES_MAX, SEALED_AT, WHOLE_ONLY, Expectation, Kind, Outcome
 
 AGE_SUFFIX: Final = "__age_s"  # no field's name has two underscores at its end and this behind
 _RESULT: Final = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES_MAX}
@@ -54,7 +54,7 @@ class Judge:
             one.meta = {"at": name}
         results = batch.validate(gx.ExpectationSuite(name="asked", expectations=objects), result_format=_RESULT).results
         by_place = {_place(result): result for result in results}
-        return tuple(_outcome(one, by_place[name], rows.num_rows) for name, one in zip(names, asked, strict=True))
+        return tuple(_outcome(one, by_place[name], rows) for name, one in zip(names, asked, strict=True))
 
 
 def _place(result: Any) -> str:
@@ -63,7 +63,10 @@ def _place(result: Any) -> str:
 
 
 def frame(rows: pa.Table, expected: Sequence[Expectation]) -> pd.DataFrame:
-    """Return the columns that are asked about, and the ages of moments in seconds."""
+    """Return the columns that are asked about, the ages of moments in seconds, and whether patterns are found.
+
+    The library matches now with one engine and now with another, by what the column holds; ours is the one of ingest.
+    """
     names = sorted({name for one in expected for name in one.columns if name in rows.column_names})
     made = rows.select(names)
     for one in expected:
@@ -71,6 +74,9 @@ def frame(rows: pa.Table, expected: Sequence[Expectation]) -> pd.DataFrame:
             micros = [rows.column(name).cast(pa.int64()) for name in (SEALED_AT, *one.columns)]
             seconds = pc.divide(pc.subtract(*micros).cast(pa.float64()), 1e6)
             made = made.append_column(one.columns[0] + AGE_SUFFIX, seconds)
+        if one.kind is Kind.PATTERN and _matched(one) not in made.column_names:
+            found = pc.match_substring_regex(rows.column(one.columns[0]), one.pattern)
+            made = made.append_column(_matched(one), found)
     return made.to_pandas(types_mapper=pd.ArrowDtype)
 
 
@@ -90,9 +96,7 @@ def _translated(one: Expectation) -> GxExpectation:
         case Kind.IN_SET:
             return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(one.values), **share)
         case Kind.PATTERN:
-            # The engine is Python's, for which all of Unicode's digits are digits unless it is told otherwise.
-            regex = "(?a)" + closed(one.pattern, r"\Z")
-            return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=regex, **share)
+            return gxe.ExpectColumnValuesToBeInSet(column=_matched(one), value_set=[True], **share)
         case Kind.UNIQUE:
             return gxe.ExpectColumnValuesToBeUnique(column=column, **share)
         case Kind.IDENTITY:
@@ -102,15 +106,28 @@ def _translated(one: Expectation) -> GxExpectation:
     raise ValueError(f"{one.kind}: is not asked of a frame")
 
 
-def _outcome(one: Expectation, result: Any, rows: int) -> Outcome:
+def _matched(one: Expectation) -> str:
+    """Name of the column that says whether a text matches; no field has such a one."""
+    return f"{one.columns[0]} =~ {one.pattern}"
+
+
+def _unmatched(table: pa.Table, one: Expectation) -> list[str]:
+    column = table.column(one.columns[0])
+    failing = column.filter(pc.invert(pc.match_substring_regex(column, one.pattern)))
+    return failing.slice(0, EXAMPLES_MAX).to_pylist()  # type: ignore[no-any-return]
+
+
+def _outcome(one: Expectation, result: Any, table: pa.Table) -> Outcome:
     found: dict[str, Any] = result.result
+    rows = table.num_rows
     if result.exception_info.get("raised_exception", True):
         return Outcome(one, rows, 0, False, error=_reason(result.exception_info))
     if one.kind is Kind.MEAN:
         met = bool(result.success)
         shown = () if met else (f"mean {found.get('observed_value')}",)
         return Outcome(one, rows, 0 if met else rows, met, shown)
-    examples = () if one.kind is Kind.NOT_NULL else tuple(_shown(v) for v in found["partial_unexpected_list"])
+    failing = _unmatched(table, one) if one.kind is Kind.PATTERN else found["partial_unexpected_list"]
+    examples = () if one.kind is Kind.NOT_NULL else tuple(_shown(value) for value in failing)
     return Outcome(one, rows, int(found["unexpected_count"]), bool(result.success), examples)
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ from contracts.contract import Checks
 from lakehouse.quality.expectations import EXAMPLES_MAX, Expectation, Kind, of_contract
 from lakehouse.quality.judging import Judge, suite
 from lakehouse.schema import table_schema
-from tests.lakehouse.frames import CONTRACTS
+from tests.lakehouse.frames import CONTRACTS, telemetry
 from tests.lakehouse.naive import EXPECTED, SCHEMA, verdict
+from tests.lakehouse.staging import Stage
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 floats = st.none() | st.sampled_from([0.0, -0.0, 0.25, 1.0, -1.0, 1.5, math.nan, math.inf, -math.inf])
@@ -96,3 +98,18 @@ def test_ages_are_asked_of_a_contract_that_limits_them(judge: Judge) -> None:
 
 def test_the_library_tells_nobody_what_it_is_asked() -> None:
     assert os.environ["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_the_process_finds_a_planted_fault_with_the_library(judge: Judge, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, judge)
+    stage.commit(telemetry(range(20)))
+    stage.step()
+    stage.plant(range(100, 103), f3=-200_000)
+    stage.step()
+    found = [row for row in stage.results() if row["checked_table"] == "lake_a.field.telemetry"]
+    assert [(row["rule"], row["met"], row["rows_failed"], row["examples"]) for row in found] == [
+        ("*", True, 0, "[]"),
+        ("*", False, 3, "[]"),
+        ("f3.range", False, 3, '["-200000","-200000","-200000"]'),
+    ]
+    stage.close()
