@@ -43,8 +43,22 @@ class Judge:
 
     def judge(self, rows: pa.Table, expected: Sequence[Expectation]) -> tuple[Outcome, ...]:
         """Ask all expectations of rows, in order; those that only a whole table can answer are left out."""
-        asked = [one for one in expected if one.kind not in WHOLE_ONLY]
-        if not asked or not rows.num_rows:
+        if not rows.num_rows:
+            return ()
+        answered: dict[Expectation, Outcome] = {}
+        askable: list[Expectation] = []
+        for one in expected:
+            missing = set(one.columns).difference(rows.column_names)
+            if missing:  # a version's new column, before the table has it
+                why = f"the table has no column {', '.join(sorted(missing))} yet"
+                answered[one] = Outcome(one, 0, 0, False, error=why)
+            elif one.kind not in WHOLE_ONLY:
+                askable.append(one)
+        answered.update(zip(askable, self._ask(rows, askable), strict=True))
+        return tuple(answered[one] for one in expected if one in answered)
+
+    def _ask(self, rows: pa.Table, asked: Sequence[Expectation]) -> tuple[Outcome, ...]:
+        if not asked:
             return ()
         batch = self._batches.get_batch({"dataframe": frame(rows, asked)})
         # Asked one by one through one batch, metrics are computed once; the suite's results come back out of order.

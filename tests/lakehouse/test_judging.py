@@ -77,11 +77,15 @@ def test_every_shipped_contract_becomes_a_suite_that_an_empty_and_a_full_table_c
 
 def test_what_cannot_be_asked_is_an_error_and_no_verdict_on_others(judge: Judge) -> None:
     table = pa.table({"whole": [1], "text": ["a"]})
-    lost = Expectation("lost", Kind.BETWEEN, ("nowhere",), 1, 2)
+    lost = [
+        Expectation("lost", Kind.BETWEEN, ("nowhere",), 1, 2),
+        Expectation("old", Kind.AGE, ("nowhere",), 1, 2),
+        Expectation("odd", Kind.PATTERN, ("nowhere",), pattern="a"),
+    ]
     sound = Expectation("sound", Kind.NOT_NULL, ("text",))
-    broken, met = judge.judge(table, [lost, sound])
-    assert broken.error
-    assert (broken.met, met.met) == (False, True)
+    *broken, met = judge.judge(table, [*lost, sound])
+    assert all(one.error and not one.met for one in broken)
+    assert (met.error, met.met) == ("", True)
 
 
 def test_ages_are_asked_of_a_contract_that_limits_them(judge: Judge) -> None:
