@@ -2,7 +2,7 @@
 
 Source: Bitol, Open Data Contract Standard v3.1.0. What the standard has no word for stands in `customProperties`:
 `catalog`, `namespace`, `subjectKind`, `subjectField`, `eventTimeField`, `sortFields`, `consentField` on the contract,
-`fieldId`, `difference`, `unit`, `conversions` (a list of `{unit, factor, offset}`) and `aheadMax` (seconds that an event
+`fieldId`, `difference`, `unit`, `conversions` (a list of `{unit, factor, offset}`), `aheadMax` (seconds that an event
 may lie after the sealing of its batch) on a property. The rest has the standard's own words: `logicalTypeOptions` with
 minimum, maximum, maxLength and pattern; `unique`; the quality metrics `invalidValues` and `duplicateValues`;
 `slaProperties` with the property `latency` and the field as element, for how old an event may be; `relationships` to
