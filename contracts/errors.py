@@ -14,6 +14,7 @@ FieldlakeError
     ├── RuleError                  a rule document is not one we can follow
     ├── WatermarkError             a watermark document is not one we can follow
     ├── PullError                  a pull cannot be asked for, or not be followed
+    ├── CrmChangeError             bytes that claim to be a change of a CRM record are not one we can follow
     └── EnrolmentMessageError      bytes that claim to be a message of enrolment are not one
 """
 
@@ -87,6 +88,14 @@ class WatermarkError(OperatorMustActError):
 
 class PullError(OperatorMustActError):
     """A pull cannot be asked for, or its request cannot be followed."""
+
+
+class CrmChangeError(OperatorMustActError):
+    """A change of a CRM record cannot be followed. `reason` is a short stable code for dead letters and metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"CRM change: {detail}")
+        self.reason = reason
 
 
 class EnrolmentMessageError(OperatorMustActError):

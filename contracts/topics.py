@@ -26,6 +26,7 @@ WATERMARKS: Final = "fieldlake.watermarks"
 CANDIDATES: Final = "fieldlake.candidates"
 DECISIONS: Final = "fieldlake.decisions"
 DEAD: Final = "fieldlake.dead"
+CRM_CHANGES: Final = "fieldlake.crm.changes"
 
 ORIGIN_HEADER: Final = "origin"  # Kafka header on `fieldlake.batches`; the key is the origin too
 
@@ -36,6 +37,7 @@ KAFKA_TOPICS: Final = (
     LogTopic(WATERMARKS, 1, True, "origin/contract id", "watermark"),
     LogTopic(CANDIDATES, 4, False, "key shard", "candidate rows of one batch"),
     LogTopic(DECISIONS, 1, False, "subject", "decision"),
+    LogTopic(CRM_CHANGES, 4, False, "system/tenant/object/record", "change of a CRM record"),
     LogTopic(DEAD, 1, False, "origin", "dead letter"),
 )
 

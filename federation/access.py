@@ -41,7 +41,8 @@ class _Rules(Struct, frozen=True):
 def access_rules(catalogs: Sequence[str] = CATALOGS) -> bytes:
     """Return `rules.json`: the platform may do everything, an analyst may read rows of `catalogs`, others nothing.
 
-    An analyst does not see metadata tables (`name$files`, `name$snapshots`): their names and bounds repeat the data.
+    An analyst does not see metadata tables (`name$files`, `name$snapshots`): their names and bounds repeat the data;
+    nor the tables of the CRM mirror, only the views over them.
     These rules do not reach `ALTER TABLE ... EXECUTE`, which the engine lets everybody do who can read: the lake's
     catalogs must be read-only themselves (`iceberg.security=read_only`).
     """
@@ -55,6 +56,8 @@ def access_rules(catalogs: Sequence[str] = CATALOGS) -> bytes:
         schemas=(_Rule(PLATFORM_USER, owner=True), _Rule(ANALYST_USER, owner=False)),
         tables=(
             _Rule(PLATFORM_USER, privileges=privileges),
+            # The tables behind the CRM's views: deleted records, and what the mirror needs for itself.
+            _Rule(ANALYST_USER, catalog="crm", schema="mirror", privileges=()),
             _Rule(ANALYST_USER, catalog=readable, table="[^$]*", privileges=("SELECT",)),
             _Rule(ANALYST_USER, catalog="system", schema="metadata|jdbc", privileges=("SELECT",)),
         ),

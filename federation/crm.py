@@ -1,4 +1,4 @@
-"""What the canned queries need inside the CRM's database."""
+"""What the canned queries need inside the CRM's database, over the views of the mirror."""
 
 from typing import Final
 
@@ -8,7 +8,8 @@ ACCOUNT_CONTACTS_VIEW_SQL: Final = """\
 CREATE OR REPLACE VIEW crm.account_contacts AS
 SELECT account.account_id, account.name, account.region, account.tier, contact.customer_id
 FROM crm.accounts AS account
-LEFT JOIN crm.contacts AS contact USING (account_id);
+LEFT JOIN crm.contacts AS contact
+ON contact.account_id = account.account_id AND contact.system = account.system AND contact.tenant = account.tenant;
 """
 
 # The engine remembers for a minute that a table was missing; this lets it look again at once.

@@ -1,5 +1,6 @@
-"""What a fresh stack needs before devices may publish: contracts, dictionaries, the CRM's tables, rules."""
+"""What a fresh stack needs before devices may publish: contracts, dictionaries, the CRM's records, rules."""
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -9,16 +10,23 @@ from confluent_kafka import Producer
 
 from contracts import rules
 from contracts.bundle import Bundle
+from contracts.errors import RetrySafeError
 from contracts.rules import Rule
-from federation.crm import ACCOUNT_CONTACTS_VIEW_SQL
 from flink_jobs.triggers import publish
 from infra.bundles.local import publish_standard
+from infra.datasets.crm import SYSTEM as CRM_SYSTEM
+from infra.datasets.crm import TABLES as CRM_OBJECTS
+from infra.datasets.crm import TENANT as CRM_TENANT
+from infra.datasets.crm import snapshot_of
 from infra.launcher.endpoints import Endpoints
 from infra.setup.paths import repo_root
+from lakehouse.mirror.log import publish_changes
+from lakehouse.mirror.tables import COMPLETE_SNAPSHOTS_SQL
 from lakehouse.publish import publish_contracts
 
 HELD_BACK_RULES: Final = ("ip67-canopen-consultant",)  # shipped, and applied by hand to show a rule taking force
-CRM_TABLES: Final = ("accounts", "assets", "contacts")  # in an order that satisfies their references
+MIRRORED_WITHIN_S: Final = 120.0  # s until the mirror must show the seed, which takes it some seconds
+MIRRORED_LOOK_S: Final = 0.1  # s between two looks
 
 
 def provision(endpoints: Endpoints, bundle: Bundle, bundle_dir: Path, crm_dir: Path | None = None) -> None:
@@ -34,14 +42,23 @@ def provision(endpoints: Endpoints, bundle: Bundle, bundle_dir: Path, crm_dir: P
 
 
 def seed_crm(endpoints: Endpoints, folder: Path) -> None:
-    """Make the CRM's tables if they are missing, and replace their rows by the CSV files', in one transaction."""
-    with psycopg.connect(endpoints.postgres.uri("crm")) as connection, connection.cursor() as cursor:
-        cursor.execute((folder / "schema.sql").read_bytes())
-        cursor.execute(ACCOUNT_CONTACTS_VIEW_SQL.encode())
-        cursor.execute("TRUNCATE " + ", ".join(f"crm.{table}" for table in CRM_TABLES))
-        for table in CRM_TABLES:
-            with cursor.copy(f"COPY crm.{table} FROM STDIN WITH (FORMAT csv, HEADER true)") as copy:
-                copy.write((folder / f"{table}.csv").read_bytes())
+    """Put the CRM's records on the log as a whole reading of each object; return when the mirror shows them.
+
+    Raises LogUnavailableError, and RetrySafeError when the mirror has not followed in time.
+    """
+    now_us = time.time_ns() // 1_000
+    publish_changes(endpoints.kafka.bootstrap, snapshot_of(folder, now_us))
+    until_s = time.monotonic() + MIRRORED_WITHIN_S
+    with psycopg.connect(endpoints.postgres.uri("crm"), autocommit=True) as connection:
+        while True:
+            row = connection.execute(COMPLETE_SNAPSHOTS_SQL.encode(), (CRM_SYSTEM, CRM_TENANT, now_us)).fetchone()
+            if row is not None and row[0] == len(CRM_OBJECTS):
+                return
+            if time.monotonic() > until_s:
+                raise RetrySafeError(
+                    f"CRM mirror: expected the seed within {MIRRORED_WITHIN_S:.0f} s: see `fieldlake crm mirror`"
+                )
+            time.sleep(MIRRORED_LOOK_S)
 
 
 def shipped_rules() -> dict[str, Rule]:

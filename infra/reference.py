@@ -36,6 +36,7 @@ from infra.demo.figures import REACH, reached
 from infra.launcher.settings import PORT_BASE_VARIABLE, PORT_OFFSETS, STATE_DIR_VARIABLE
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
+from lakehouse.mirror.config import MirrorConfig
 from lakehouse.quality.config import QualityConfig
 
 FIGURES_BEGIN: Final = "<!-- figures -->"
@@ -54,6 +55,7 @@ CONFIGS: Final[dict[str, type[Struct]]] = {
     "gateway.enrolment": EnrolmentConfig,
     "lakehouse (ingest, maintenance)": LakeConfig,
     "lakehouse.quality": QualityConfig,
+    "lakehouse.mirror": MirrorConfig,
     "flink_jobs.triggers.preselect": PreselectConfig,
     "flink_jobs.triggers job": TriggersConfig,
     "federation (history endpoint, warmer)": FederationConfig,

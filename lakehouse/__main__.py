@@ -13,7 +13,7 @@ from lakehouse.config import LakeConfig
 from lakehouse.iceberg import IcebergLake
 from lakehouse.ingest import Ingest
 from lakehouse.kafka import KafkaLog
-from lakehouse.process import ReadyFile, WallClock, beside, read_config, serve
+from lakehouse.process import ReadyFile, WallClock, beside, serve
 from lakehouse.status import IngestStatus, StatusFile
 
 
@@ -38,7 +38,7 @@ def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped; return the exit code."""
-    return serve("lakehouse", "Write micro-batches from the log into Iceberg tables.", work, arguments, read_config)
+    return serve("lakehouse", "Write micro-batches from the log into Iceberg tables.", work, arguments, LakeConfig)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ FieldlakeError
     ├── FencedError                another ingest process writes the same table
     ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
+    ├── ValueRefusedError          the database does not take a value of a CRM record; it goes to the dead letters
     ├── TableConflictError         a contract does not fit the table that exists
     ├── ForeignTableError          a table of another writer cannot be read
     │   ├── UnsupportedTableError      it uses something whose rows we could not vouch for
@@ -73,6 +74,10 @@ class RowCountError(OperatorMustActError):
 
 class StateError(OperatorMustActError):
     """The recovery state that a snapshot names cannot be read."""
+
+
+class ValueRefusedError(OperatorMustActError):
+    """The database does not take a value of some CRM record; nothing of its batch was written."""
 
 
 class TableConflictError(OperatorMustActError):

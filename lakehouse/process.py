@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 import msgspec
 
 from contracts.errors import OperatorMustActError
-from lakehouse.config import LakeConfig
 from lakehouse.errors import ConfigError
 
 EXIT_OPERATOR_MUST_ACT: Final = 2
@@ -37,10 +36,10 @@ class WallClock:
         return time.monotonic()
 
 
-def read_config(path: Path) -> LakeConfig:
-    """Read the configuration file. Raises ConfigError."""
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """Read a process's configuration file. Raises ConfigError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=LakeConfig)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigError(f"configuration {path}: cannot be read: {error.strerror}: name an existing file") from error
     except msgspec.DecodeError as error:
@@ -82,7 +81,7 @@ def serve(
     purpose: str,
     work: Callable[[Config, Path, threading.Event, threading.Event], None],
     arguments: list[str] | None,
-    read: Callable[[Path], Config],
+    kind: type[Config],
 ) -> int:
     """Parse the command line, then work until SIGTERM or SIGINT; return the exit code.
 
@@ -100,7 +99,7 @@ def serve(
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     stop, ready = threading.Event(), threading.Event()
     try:
-        config = read(path)
+        config = read_config(path, kind)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
         work(config, path, stop, ready)

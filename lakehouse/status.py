@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -85,12 +85,16 @@ class QualityStatus(Struct):
     updated_at_ms: int = 0
 
 
+class Status(Protocol):
+    """What every status says: when it was written."""
+
+    updated_at_ms: int
+
+
 class StatusFile:
     """Writes a status once a second from a thread of its own, so that a stall shows as figures that stand still."""
 
-    def __init__(
-        self, path: Path, status: IngestStatus | MaintenanceStatus | QualityStatus, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, path: Path, status: Status, now_ms: Callable[[], int]) -> None:
         self._path, self._status, self._now_ms = path, status, now_ms
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)

@@ -17,6 +17,7 @@ from contracts.errors import FieldlakeError
 from infra.cli import (
     bundles,
     contract,
+    crm,
     demo,
     devices,
     dictionary,
@@ -37,7 +38,7 @@ EXIT_INTERRUPTED: Final = 130
 
 _GROUPS: Final = (
     stack, demo, identities, bundles, contract, dictionary, devices, edge,
-    pulls, query, tables, quarantine, interventions, erase,
+    pulls, query, tables, quarantine, crm, interventions, erase,
 )  # fmt: skip
 
 

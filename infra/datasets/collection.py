@@ -3,7 +3,7 @@
 <contract>/<device>.jsonl   replay files
 truth/telemetry.jsonl       label and row of every reading, one `ReadingTruth` a line
 truth/clicks.jsonl          what the rules must say of every scripted user, one `VisitTruth` a line
-crm/schema.sql, crm/*.csv   the CRM's tables
+crm/*.csv                   the CRM's records
 manifest.json               every file with rows, digest and provenance; written last
 """
 
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from infra.datasets.clicks import read_clicks, read_user_ids
-from infra.datasets.crm import SCHEMA_FILE, SCHEMA_SQL, TABLES, generate_crm
+from infra.datasets.crm import TABLES, generate_crm
 from infra.datasets.errors import FractionError
 from infra.datasets.purchases import customer_id, read_customer_numbers, read_purchases
 from infra.datasets.replay import Provenance, Replay, json_lines, write_atomically
@@ -129,11 +129,10 @@ def _truth_file(path: str, records: Sequence[Struct], provenance: Provenance) ->
 
 def _crm_files(customers: list[str], seed: int) -> list[_File]:
     tables = generate_crm(customers, seed)
-    files = [_plain_file(f"crm/{SCHEMA_FILE}", "crm", SCHEMA_SQL.encode(), 0, Provenance.GENERATED)]
-    for table in TABLES:
-        rows, content = tables[table]
-        files.append(_plain_file(f"crm/{table}.csv", "crm", content, rows, Provenance.GENERATED))
-    return files
+    return [
+        _plain_file(f"crm/{table}.csv", "crm", content, rows, Provenance.GENERATED)
+        for table, (rows, content) in ((table, tables[table]) for table in TABLES)
+    ]
 
 
 def _plain_file(path: str, role: str, content: bytes, rows: int, provenance: Provenance) -> _File:

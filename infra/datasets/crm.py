@@ -1,50 +1,28 @@
 """The CRM's own side, generated: accounts, the machines that they own, the people who buy and browse for them.
 
-It is written as DDL and CSV files for PostgreSQL's COPY, in the order of `TABLES`. Customers are those of the
-purchases, of the click stream and of the scripted visits, so that a join over all sources finds every one of them.
+It is written as CSV files, and put on the log from them as a connector would that reads each object whole. Customers
+are those of the purchases, of the click stream and of the scripted visits, so that a join over all sources finds every
+one of them.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from random import Random
 from typing import Final
 
+from contracts.crm_change import Cause, CrmChange, CrmMessage, Kind, Snapshot, SnapshotEnd, Version, values
 from infra.datasets.service_history import ASSET_COUNT
 from infra.datasets.telemetry import asset_id
 
 ACCOUNT_COUNT: Final = 500
-SCHEMA_FILE: Final = "schema.sql"
+SYSTEM: Final = "demo"  # the CRM that these records are of
+TENANT: Final = "local"
 TABLES: Final = ("accounts", "assets", "contacts")
 
-SCHEMA_SQL: Final = """\
-CREATE SCHEMA IF NOT EXISTS crm;
-
-CREATE TABLE IF NOT EXISTS crm.accounts (
-    account_id text PRIMARY KEY,
-    name       text NOT NULL,
-    region     text NOT NULL,
-    tier       text NOT NULL CHECK (tier IN ('gold', 'silver', 'standard'))
-);
-
-CREATE TABLE IF NOT EXISTS crm.assets (
-    asset_id     text PRIMARY KEY,
-    account_id   text NOT NULL REFERENCES crm.accounts,
-    model        text NOT NULL,
-    installed_on date NOT NULL
-);
-
-CREATE TABLE IF NOT EXISTS crm.contacts (
-    customer_id text PRIMARY KEY,
-    account_id  text NOT NULL REFERENCES crm.accounts,
-    name        text NOT NULL
-);
-
-CREATE INDEX IF NOT EXISTS assets_by_account ON crm.assets (account_id);
-CREATE INDEX IF NOT EXISTS contacts_by_account ON crm.contacts (account_id);
-"""
-
+_IDS: Final[Mapping[str, str]] = {"accounts": "account_id", "assets": "asset_id", "contacts": "customer_id"}
 _REGIONS: Final = ("CN-EAST", "CN-SOUTH", "DE-SOUTH", "DE-NORTH", "US-MIDWEST", "JP-KANTO")
 _TIERS: Final = ("gold", "silver", "silver", "standard", "standard", "standard")
 _MODELS: Final = ("PX-160", "PX-250", "PX-400", "HX-90")
@@ -92,6 +70,29 @@ def generate_crm(customers: Sequence[str], seed: int) -> dict[str, tuple[int, by
         "assets": (len(assets), _csv(("asset_id", "account_id", "model", "installed_on"), assets)),
         "contacts": (len(contacts), _csv(("customer_id", "account_id", "name"), contacts)),
     }
+
+
+def snapshot_of(folder: Path, now_us: int) -> Iterator[CrmMessage]:
+    """Yield the CSV files as one snapshot per object: what else the mirror has of this CRM is gone after it."""
+    for table in TABLES:
+        snapshot = Snapshot(f"{table}-{now_us}", now_us)
+        with (folder / f"{table}.csv").open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        for row in rows:
+            yield CrmChange(
+                system=SYSTEM,
+                tenant=TENANT,
+                object=table,
+                record=row[_IDS[table]],
+                kind=Kind.UPDATED,
+                version=Version(now_us),
+                captured_at_ms=now_us // 1_000,
+                fields=values(row),
+                full=True,
+                cause=Cause(source="seed"),
+                snapshot=snapshot,
+            )
+        yield SnapshotEnd(SYSTEM, TENANT, table, snapshot, len(rows))
 
 
 def _shuffled_owners(rng: Random, count: int) -> list[str]:

@@ -20,6 +20,7 @@ class Secrets(Struct, frozen=True, forbid_unknown_fields=True):
     """Every generated secret. Key ids are names, not secrets, but belong to their keys."""
 
     postgres_password: str
+    postgres_mirror_password: str
     store_a_key_id: str
     store_a_secret: str
     store_b_key_id: str
@@ -35,6 +36,7 @@ def generate_secrets() -> Secrets:
     """Draw a new set."""
     return Secrets(
         postgres_password=_password(),
+        postgres_mirror_password=_password(),
         store_a_key_id=f"store-a-{secrets.token_hex(6)}",
         store_a_secret=_password(),
         store_b_key_id=f"store-b-{secrets.token_hex(6)}",

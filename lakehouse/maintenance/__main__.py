@@ -12,7 +12,7 @@ from pathlib import Path
 from lakehouse.catalog import open_catalog
 from lakehouse.config import LakeConfig
 from lakehouse.maintenance.keeper import Keeper
-from lakehouse.process import ReadyFile, WallClock, beside, read_config, serve
+from lakehouse.process import ReadyFile, WallClock, beside, serve
 from lakehouse.status import MaintenanceStatus, StatusFile
 
 
@@ -36,13 +36,8 @@ def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped; return the exit code."""
-    return serve(
-        "lakehouse.maintenance",
-        "Merge small files of the lake's tables and remove unneeded ones.",
-        work,
-        arguments,
-        read_config,
-    )
+    purpose = "Merge small files of the lake's tables and remove unneeded ones."
+    return serve("lakehouse.maintenance", purpose, work, arguments, LakeConfig)
 
 
 if __name__ == "__main__":

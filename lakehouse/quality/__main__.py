@@ -15,7 +15,7 @@ import pyarrow as pa
 from lakehouse.catalog import open_catalog
 from lakehouse.kafka import KafkaLog
 from lakehouse.process import ReadyFile, WallClock, beside, serve
-from lakehouse.quality.config import QualityConfig, read_config
+from lakehouse.quality.config import QualityConfig
 from lakehouse.quality.engine import Engine
 from lakehouse.quality.judging import Judge
 from lakehouse.quality.watcher import Watcher
@@ -56,7 +56,7 @@ def work(config: QualityConfig, path: Path, stop: threading.Event, ready: thread
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped; return the exit code."""
     return serve(
-        "lakehouse.quality", "Ask the lake's tables what is expected of their rows.", work, arguments, read_config
+        "lakehouse.quality", "Ask the lake's tables what is expected of their rows.", work, arguments, QualityConfig
     )
 
 

@@ -1,12 +1,8 @@
 """Configuration of the quality process, parsed once from the file named on the command line."""
 
-from pathlib import Path
-
-import msgspec
 from msgspec import Struct
 
 from lakehouse.config import LakeConfig
-from lakehouse.errors import ConfigError
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,13 +27,3 @@ class QualityConfig(LakeConfig, frozen=True, forbid_unknown_fields=True, kw_only
     look_interval_ms: int = 10_000
     whole_interval_s: int = 3_600
     sample_rows_max: int = 20_000
-
-
-def read_config(path: Path) -> QualityConfig:
-    """Read the configuration file. Raises ConfigError."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=QualityConfig)
-    except OSError as error:
-        raise ConfigError(f"configuration {path}: cannot be read: {error.strerror}: name an existing file") from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"configuration {path}: expected a quality configuration in JSON: {error}") from error

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contracts
-from contracts import bundle, candidates, contract, dead, decisions, odcs, releases, rules, topics, watermark
+from contracts import (
+    bundle,
+    candidates,
+    contract,
+    crm_change,
+    dead,
+    decisions,
+    odcs,
+    releases,
+    rules,
+    topics,
+    watermark,
+)
 from contracts.bundle import Bundle, Stream, Windows
 from contracts.candidates import KEY_SHARDS, Candidates
 from contracts.dead import DeadLetter
@@ -110,6 +122,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "candidates": candidates.decode,
     "shard": candidates.shard_in,
     "contract": contract.decode,
+    "CRM change": crm_change.decode,
     "dead": dead.decode,
     "decision": decisions.decode,
     "rule": rules.decode,

@@ -21,15 +21,17 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from contracts import odcs
 from contracts.contract import Contract
+from contracts.crm_change import CrmChange, Kind, Version, values
 from contracts.errors import FieldlakeError
 from federation.config import TrinoConfig
-from federation.crm import ACCOUNT_CONTACTS_VIEW_SQL, FORGET_MISSING_SQL
+from federation.crm import FORGET_MISSING_SQL
 from federation.errors import LoginRefusedError, QueryRefusedError
 from federation.queries.canned import everyday_values, load
 from federation.trino import TrinoClient
-from infra.datasets.crm import SCHEMA_SQL
 from infra.launcher.endpoints import Endpoints, StoreEndpoint
+from lakehouse.mirror.log import publish_changes
 from lakehouse.schema import table_schema
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -139,18 +141,42 @@ def analyst(stack: Endpoints) -> Iterator[TrinoClient]:
 @pytest.fixture(scope="module")
 def world(stack: Endpoints, platform: TrinoClient) -> Iterator[World]:
     world = invent(seed=20261122)
+    mirrored(stack, world, Kind.CREATED)
+    put(stack.store_a, "service_history", world.entries)
+    put(stack.store_b, "clicks", world.clicks)
+    platform.query(FORGET_MISSING_SQL)
+    yield world
+    mirrored(stack, world, Kind.DELETED)
+
+
+def mirrored(stack: Endpoints, world: World, kind: Kind) -> None:
+    """Have the world's account and people appear in the CRM, or go, and wait until the mirror shows it."""
+    now_ms = time.time_ns() // 1_000_000
+    account = {"name": "华东精工", "region": "CN-EAST", "tier": "gold"}
+    records = [("accounts", world.account, account)]
+    records += [("contacts", person, {"account_id": world.account, "name": "x"}) for person in world.people]
+    publish_changes(
+        stack.kafka.bootstrap,
+        [
+            CrmChange(
+                "test", "default", name, record, kind, Version(now_ms * 1_000), now_ms,
+                values(fields) if kind is Kind.CREATED else {},
+            )
+            for name, record, fields in records
+        ],
+    )  # fmt: skip
+    count = len(world.people) if kind is Kind.CREATED else 0
     with psycopg.connect(stack.postgres.uri("crm"), autocommit=True) as crm:
-        crm.execute(SCHEMA_SQL)
-        crm.execute(ACCOUNT_CONTACTS_VIEW_SQL)
-        crm.execute("INSERT INTO crm.accounts VALUES (%s, '华东精工', 'CN-EAST', 'gold')", (world.account,))
-        for person in world.people:
-            crm.execute("INSERT INTO crm.contacts VALUES (%s, %s, 'x')", (person, world.account))
-        put(stack.store_a, "service_history", world.entries)
-        put(stack.store_b, "clicks", world.clicks)
-        platform.query(FORGET_MISSING_SQL)
-        yield world
-        crm.execute("DELETE FROM crm.contacts WHERE account_id = %s", (world.account,))
-        crm.execute("DELETE FROM crm.accounts WHERE account_id = %s", (world.account,))
+        eventually(
+            lambda: (
+                crm.execute(
+                    "SELECT count(customer_id) = %s FROM crm.account_contacts WHERE account_id = %s",
+                    (count, world.account),
+                ).fetchall()
+                == [(True,)]
+            ),
+            f"the mirror shows {count} people of {world.account}",
+        )
 
 
 def standing_ids(world: World) -> list[str]:
@@ -251,6 +277,7 @@ def test_an_analyst_reads(analyst: TrinoClient, world: World) -> None:
         "CALL crm.system.flush_metadata_cache()",
         'SELECT * FROM lake_a.field."service_history$files"',
         "SELECT * FROM system.runtime.queries",
+        "SELECT * FROM crm.mirror.accounts",
     ],
 )
 def test_an_analyst_writes_nothing_and_sees_no_internals(analyst: TrinoClient, world: World, statement: str) -> None:

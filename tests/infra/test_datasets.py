@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
+from contracts import crm_change
 from contracts.contract import Contract, FieldType
+from contracts.crm_change import CrmChange, SnapshotEnd
 from contracts.odcs import contract_of
 from contracts.rules import AllOf, Comparison, Rule, decode
 from infra.datasets import (
@@ -25,8 +27,10 @@ from infra.datasets import (
     read_manifest,
     write_datasets,
 )
+from infra.datasets.crm import snapshot_of
 from infra.datasets.visits import CONSULTANT_RULE, SAMPLE_RULE
 from infra.setup import paths
+from lakehouse.mirror.kinds import kind_of
 from onnx_models import read_sensor_record, training_row_count
 
 Record = dict[str, Any]
@@ -232,6 +236,21 @@ def test_crm_knows_every_machine_and_customer(folder: Path) -> None:
     seen = {event["customer_id"] for events in replayed(folder, "purchases").values() for event in events}
     seen |= {event["user_id"] for events in replayed(folder, "clicks").values() for event in events}
     assert seen == {row["customer_id"] for row in tables["contacts"]}
+
+
+def test_the_crm_goes_on_the_log_as_a_whole_reading_of_each_object(folder: Path) -> None:
+    now_us = 1_763_800_000_000_000
+    messages = [crm_change.decode(crm_change.encode(message)) for message in snapshot_of(folder / "crm", now_us)]
+    ends = {message.object: message for message in messages if isinstance(message, SnapshotEnd)}
+    assert set(ends) == {"accounts", "assets", "contacts"}
+    for name, end in ends.items():
+        told = [one for one in messages if isinstance(one, CrmChange) and one.object == name]
+        rows = list(csv.DictReader(io.StringIO((folder / "crm" / f"{name}.csv").read_text(encoding="utf-8"))))
+        assert [{n: msgspec.json.decode(bytes(v)) for n, v in one.fields.items()} for one in told] == rows
+        assert len({one.record for one in told}) == end.records == len(rows)
+        assert {one.snapshot for one in told} == {end.snapshot}
+        columns = {column.name for column in kind_of(name).columns}
+        assert {field for one in told for field in one.fields} <= columns
 
 
 def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:

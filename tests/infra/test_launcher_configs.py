@@ -25,6 +25,7 @@ from infra.launcher.settings import StackSettings
 from infra.launcher.supervision import render_config
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
+from lakehouse.mirror.config import MirrorConfig
 from lakehouse.quality.config import QualityConfig
 
 
@@ -56,6 +57,7 @@ def rendered(part: Part, name: str) -> str:
         (services.INGEST, LakeConfig),
         (services.MAINTENANCE, LakeConfig),
         (services.QUALITY, QualityConfig),
+        (services.MIRROR, MirrorConfig),
         (services.PRESELECT, PreselectConfig),
         (services.TRIGGER_JOB, JobKeeperConfig),
         (services.HISTORY, FederationConfig),
@@ -118,7 +120,9 @@ def test_kafka_is_formatted_with_an_id_that_begins_with_a_dash(context: Context)
 
 
 def test_a_password_opens_postgres_and_nothing_else_does() -> None:
-    assert postgres.access_rules() == "host all fieldlake 127.0.0.1/32 scram-sha-256\n"
+    assert postgres.access_rules() == (
+        "host all fieldlake 127.0.0.1/32 scram-sha-256\nhost crm fieldlake_mirror 127.0.0.1/32 scram-sha-256\n"
+    )
 
 
 def test_store_a_knows_one_identity(context: Context) -> None:

@@ -73,6 +73,7 @@ def test_every_command_answers_help_with_an_example(path: str) -> None:
         "docs/consent.md",
         "docs/disaster.md",
         "docs/contracts.md",
+        "docs/crm-mirror.md",
     ],
 )
 def test_links_to_files_lead_somewhere(page: str) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from federation.crm import ACCOUNT_CONTACTS_VIEW_SQL
 from infra.launcher.accounts import SERVICE_ACCOUNT, give_folder, is_root, open_way
 from infra.launcher.errors import NotReadyError
 from infra.launcher.files import write_file
@@ -11,9 +12,11 @@ from infra.launcher.model import ConfigFile, Context, Part
 from infra.launcher.parts.commands import run_tool
 from infra.launcher.settings import HOST
 from infra.setup.paths import lake_env, site_packages
+from lakehouse.mirror import tables
 
 NAME: Final = "postgres"
 USER: Final = "fieldlake"
+MIRROR_USER: Final = "fieldlake_mirror"  # may write the mirror's tables, and reach no other database
 DATABASES: Final = ("lake", "crm")
 # Trino opens a connection per query and source, PyIceberg pools 5 per process.
 CONNECTIONS_MAX: Final = 100
@@ -69,7 +72,9 @@ def server_settings(context: Context) -> str:
 
 def access_rules() -> str:
     """Render `pg_hba.conf`: passwords only, loopback only."""
-    return f"host all {USER} {HOST}/32 scram-sha-256\n"
+    return "".join(
+        f"host {database} {user} {HOST}/32 scram-sha-256\n" for database, user in (("all", USER), ("crm", MIRROR_USER))
+    )
 
 
 def prepare(context: Context) -> None:
@@ -103,7 +108,9 @@ def probe(context: Context) -> None:
 
 
 def provision(context: Context) -> None:
-    """Make the missing databases, and in `lake` the tables of the Iceberg catalogs, which Trino never makes."""
+    """Make the missing databases; in `lake` the tables of the Iceberg catalogs, which Trino never makes, in `crm` the
+    mirror's tables, and the role that fills them.
+    """
     import psycopg
     from psycopg import sql
 
@@ -113,6 +120,7 @@ def provision(context: Context) -> None:
             if database not in present:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     _make_catalog_tables(context)
+    _make_mirror(context)
 
 
 def uri(context: Context, database: str) -> str:
@@ -126,6 +134,19 @@ def _make_catalog_tables(context: Context) -> None:
 
     catalog = SqlCatalog("lake_a", uri=uri(context, "lake"), warehouse="unused", init_catalog_tables="true")
     catalog.engine.dispose()
+
+
+def _make_mirror(context: Context) -> None:
+    import psycopg
+    from psycopg import sql
+
+    role, password = sql.Identifier(MIRROR_USER), sql.Literal(context.secrets.postgres_mirror_password)
+    with psycopg.connect(connection_string(context, "crm")) as connection:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (MIRROR_USER,)).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {}").format(role))
+        connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, password))
+        for statement in (*tables.ddl(MIRROR_USER), ACCOUNT_CONTACTS_VIEW_SQL):
+            connection.execute(statement.encode())
 
 
 def _initialise(context: Context, account: str | None) -> None:

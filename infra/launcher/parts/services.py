@@ -25,6 +25,7 @@ from infra.launcher.settings import HOST
 from infra.launcher.supervision import Supervisor
 from infra.setup.paths import flink_home, lake_python, repo_root
 from lakehouse.config import CatalogConfig, LakeConfig
+from lakehouse.mirror.config import DatabaseConfig, MirrorConfig
 from lakehouse.quality.config import EngineConfig, QualityConfig
 
 GATEWAY: Final = "gateway"
@@ -32,6 +33,7 @@ ENROLMENT: Final = "enrolment"
 INGEST: Final = "ingest"
 MAINTENANCE: Final = "maintenance"
 QUALITY: Final = "quality"
+MIRROR: Final = "crm-mirror"
 PRESELECT: Final = "preselect"
 TRIGGER_JOB: Final = "trigger-job"
 HISTORY: Final = "history"
@@ -65,6 +67,9 @@ def parts(context: Context) -> tuple[Part, ...]:
         _service(context, INGEST, "Ingest", "lakehouse", lake_config(context), stores),
         _service(context, MAINTENANCE, "Table maintenance", "lakehouse.maintenance", lake_config(context), (INGEST,)),
         _quality(context),
+        _service(
+            context, MIRROR, "CRM mirror", "lakehouse.mirror", mirror_config(context), (kafka.NAME, postgres.NAME)
+        ),
         _service(
             context,
             PRESELECT,
@@ -155,6 +160,18 @@ def expectations_dir(context: Context) -> Path:
 def report_dir(context: Context) -> Path:
     """Return where the pages on data quality go: beside the state folder, since they outlive it."""
     return context.settings.state_dir.parent / "out" / "quality"
+
+
+def mirror_config(context: Context) -> MirrorConfig:
+    """Return the configuration of the CRM mirror."""
+    database = DatabaseConfig(
+        host=HOST,
+        port=context.settings.port("postgres"),
+        database="crm",
+        user=postgres.MIRROR_USER,
+        password=context.secrets.postgres_mirror_password,
+    )
+    return MirrorConfig(kafka_bootstrap=kafka.bootstrap(context), database=database)
 
 
 def history_config(context: Context) -> federation_config.FederationConfig:
