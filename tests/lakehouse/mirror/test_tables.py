@@ -16,7 +16,7 @@ from lakehouse.errors import StoreUnavailableError, ValueRefusedError
 from lakehouse.mirror import tables
 from lakehouse.mirror.kinds import ACCOUNTS, KINDS, RecordKind
 from lakehouse.mirror.model import UNKNOWN, Scope
-from lakehouse.mirror.ports import MirrorStore
+from lakehouse.mirror.ports import MirrorStore, Step
 from lakehouse.mirror.postgres import PostgresMirror
 from tests.contracts.test_crm_change import JSON
 from tests.lakehouse.mirror.conftest import Database
@@ -33,7 +33,7 @@ from tests.lakehouse.mirror.messages import (
     merged,
     seen,
 )
-from tests.lakehouse.mirror.world import drain, mirror_over, shuffled_in
+from tests.lakehouse.mirror.world import CrashError, DieAt, drain, mirror_over, shuffled_in
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ANY_FIELD = sorted({name for kind in KINDS for column in kind.columns for name in column.fields} | {"Neu__c"})
@@ -72,6 +72,30 @@ def test_any_order_gives_what_the_history_says(
     store, topic = fresh(), Topic()
     shuffled_in(topic, history, rng)
     drain(mirror_over(topic, store, batch_max=batch))
+    with store.transaction() as transaction:
+        found = transaction.read(ACCOUNTS, [key(record) for record in RECORDS])
+    assert {key: seen(record) for key, record in found.items()} == expected(history)
+
+
+@pytest.mark.parametrize("step", Step)
+def test_a_crash_after_any_step_leaves_all_of_a_batch_or_nothing(fresh: Callable[[], MirrorStore], step: Step) -> None:
+    store, topic = fresh(), Topic()
+    snapshot = Snapshot("s", 50)
+    history: list[CrmMessage] = [
+        change(RECORDS[0], Kind.CREATED, 1, fields={"Name": "华东精工"}),
+        change(RECORDS[1], Kind.UPDATED, 2, full=True, snapshot=snapshot),
+        SnapshotEnd(SYSTEM, TENANT, OBJECT, snapshot, 1),
+        change(RECORDS[2], Kind.GAP, 60),
+    ]
+    for message in history:
+        topic.put(message, 0)
+    with pytest.raises(CrashError):
+        drain(mirror_over(topic, store, DieAt(step), batch_max=2))
+    with store.transaction() as transaction:
+        found = transaction.read(ACCOUNTS, [key(record) for record in RECORDS])
+        landed = transaction.positions(topic.identity)
+    assert (len(found), landed) == ((2, {0: 2}) if step is Step.COMMITTED else (0, {}))
+    drain(mirror_over(topic, store, batch_max=2))
     with store.transaction() as transaction:
         found = transaction.read(ACCOUNTS, [key(record) for record in RECORDS])
     assert {key: seen(record) for key, record in found.items()} == expected(history)
