@@ -12,6 +12,7 @@ import psutil
 from msgspec import Struct
 
 RESULTS_DIR: Final = Path(__file__).resolve().parent / "results"
+QUICK_DIR: Final = RESULTS_DIR.with_name("out")  # runs of small sizes: they show that it works and measure nothing
 
 Figures: TypeAlias = dict[str, float | int | bool | None]  # None: it could not be measured
 
@@ -32,10 +33,10 @@ def result(name: str, how: dict[str, Any], figures: Figures) -> Result:
     return Result(name, _commit(), dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), machine(), how, figures)
 
 
-def write(measured: Result) -> Path:
+def write(measured: Result, folder: Path = RESULTS_DIR) -> Path:
     """Write the JSON file and return its path."""
-    RESULTS_DIR.mkdir(parents=True, exist_ok=True)
-    path = RESULTS_DIR / f"{measured.name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{measured.name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(measured)) + b"\n")
     return path
 

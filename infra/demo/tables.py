@@ -38,6 +38,11 @@ class LakeReader:
         location = self.metadata_location(catalog, table)
         return self._duck.execute(f"SELECT {columns} FROM iceberg_scan('{location}')").fetch_arrow_table()
 
+    @property
+    def duck(self) -> duckdb.DuckDBPyConnection:
+        """The connection, for a question that `read` cannot ask; `metadata_location` says what to scan."""
+        return self._duck
+
     def metadata_location(self, catalog: str, table: str) -> str:
         """Return where the current metadata of a table lies."""
         namespace, name = table.rsplit(".", 1)
