@@ -105,8 +105,9 @@ def _drain(workers: int, sizes: Sizes, tell: Tell) -> Drained:
         with Marks(place.endpoints.kafka.bootstrap) as marks, Workers(place, INGEST, workers) as processes:
             with Sampler(lambda: {"events": marks.events(contract.id)}, SAMPLE_EVERY_S) as sampler:
                 began_s = processes.await_ready()
+                before_s = processes.cpu_s
                 ended_s = marks.await_events({contract.id: job.events}, sizes.drain_within_s, _alive(processes))
-            cpu_s = sum(worker.cpu_s for worker in processes.all)
+            cpu_s = processes.cpu_s - before_s
         drained = Drained(workers, job.events, ended_s - began_s, filled, cpu_s, sampler.series("events", began_s))
         tell(f"{drained.events_per_s:,.0f} events/s with {workers}; counting ...")
         _require_all(place, contract, job)

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Struct
 
 STATUS_INTERVAL_S: Final = 1.0  # seconds; a status page shows a stall within two of them
+# Durations in the file. It is read once a second at least and a round takes longer than a sixteenth: none is missed.
+COMMITS_SHOWN_MAX: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class IngestStatus(Struct):
     lag: int = 0  # messages between the last commit and the end of the log
     last_plan_ms: float = 0.0
     last_commit_ms: float = 0.0
+    recent_commits_ms: list[float] = []  # of the rounds up to this one, the newest last, COMMITS_SHOWN_MAX at most
     last_round_at_ms: int = 0
     recoveries: int = 0
     last_error: str = ""

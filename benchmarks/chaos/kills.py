@@ -59,7 +59,7 @@ def carry_out(
     supervisor, pause = Supervisor(settings), threading.Event()
     for number, kill in enumerate(planned, 1):
         pause.wait(kill.pause_s)
-        killed = _kill_agent(fleet, kill.agent) if kill.kind == AGENT else _kill_part(supervisor, kill.kind, pause)
+        killed = _kill_agent(fleet, kill.agent) if kill.kind == AGENT else kill_part(supervisor, kill.kind, pause)
         tell(f"kill -9 {number} of {len(planned)}: {killed.victim} (pid {killed.pid})")
         yield killed
 
@@ -76,7 +76,7 @@ def _kill_agent(fleet: Fleet, number: int) -> Killed:
     return Killed(at_s, AGENT, device, pid)
 
 
-def _kill_part(supervisor: Supervisor, name: str, pause: threading.Event) -> Killed:
+def kill_part(supervisor: Supervisor, name: str, pause: threading.Event) -> Killed:
     """Kill a part as soon as it has a process: it may be about to start after the kill before."""
     deadline_s = time.monotonic() + RETURNS_WITHIN_S
     while time.monotonic() < deadline_s:

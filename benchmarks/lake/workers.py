@@ -99,10 +99,19 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
+    def pause(self) -> None:
+        """Stop it in its tracks: it keeps all it has and does nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on from where it was stopped."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """End it in its own time, or by force."""
         if self._process is None or self._process.poll() is not None:
             return
+        self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_WITHIN_S)
@@ -130,6 +139,11 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self.all:
             worker.stop()
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that they have used together."""
+        return sum(worker.cpu_s for worker in self.all)
 
     def await_ready(self) -> float:
         """Return the Unix time at which the first of them was ready, once all are."""
@@ -187,8 +201,3 @@ class Sampler:
             except Exception as error:  # noqa: BLE001 - raised again when left; a thread has no other way to say it
                 self.failure = error
                 return
-
-
-def cores() -> int:
-    """Return how many processors there are."""
-    return os.cpu_count() or 1

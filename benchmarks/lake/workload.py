@@ -15,7 +15,7 @@ from contracts.contract import Checks, Contract, Field, FieldType
 
 START_US: Final = 1_760_000_000_000_000
 STEP_US: Final = 1_000  # µs between two events of one origin
-ASSETS: Final = 200  # per table; an origin sees several machines
+ASSETS: Final = 1_000  # per table; an origin sees several machines
 NULL_EVERY: Final = 10  # of the values of a field that may be null
 INT_SPAN: Final = 1_000
 FLOAT_STEPS: Final = 1_024  # a sensor of 10 bits; eighths of them are exact in 32 bits

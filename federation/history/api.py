@@ -126,7 +126,11 @@ def _measured(metrics: RequestMetrics) -> Callable[[ASGIApp], ASGIApp]:
 
             async def counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    metrics.count(message["status"], time.perf_counter() - begin)
+                    seconds = time.perf_counter() - begin
+                    metrics.count(message["status"], seconds)
+                    # A reader sees how much of its wait was ours; the unit is that of the header, milliseconds.
+                    timing = (b"server-timing", f"app;dur={seconds * 1_000:.3f}".encode())
+                    message["headers"] = [*message["headers"], timing]
                 await send(message)
 
             await app(scope, receive, counted)
