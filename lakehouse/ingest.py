@@ -21,7 +21,7 @@ from lakehouse.plan import Round, View, plan
 from lakehouse.ports import Fault, Lake, LakeTable, Log, Message, no_fault
 from lakehouse.registry import Registry
 from lakehouse.state import Known, Positions, TableState, furthest, known
-from lakehouse.status import COMMITS_SHOWN_MAX, IngestStatus
+from lakehouse.status import IngestStatus
 from lakehouse.watermarks import watermarks
 
 IDLE_WAIT_S: Final = 0.25  # seconds; how late a stop is noticed when nothing arrives
@@ -249,9 +249,7 @@ class Ingest:
         for reason, count in Counter(letter.reason for letter in round_.dead).items():
             status.dead[reason] = status.dead.get(reason, 0) + count
         status.last_plan_ms = (commit_s - planned_s) * 1_000
-        status.last_commit_ms = (self._clock.monotonic_s() - commit_s) * 1_000
-        # A new list: the thread that writes the file may be reading the old one.
-        status.recent_commits_ms = [*status.recent_commits_ms, round(status.last_commit_ms, 2)][-COMMITS_SHOWN_MAX:]
+        status.note_commit((self._clock.monotonic_s() - commit_s) * 1_000)
         status.last_round_at_ms = self._clock.now_ms()
         status.lag = self._log.lag(self._positions)
 

@@ -38,6 +38,11 @@ class IngestStatus(Struct):
     last_error_at_ms: int = 0
     updated_at_ms: int = 0
 
+    def note_commit(self, took_ms: float) -> None:
+        """Take a commit's duration. The lists are new ones: another thread may be writing the old one down."""
+        self.last_commit_ms = took_ms
+        self.recent_commits_ms = [*self.recent_commits_ms, round(took_ms, 2)][-COMMITS_SHOWN_MAX:]
+
 
 class TableFigures(Struct, frozen=True):
     """What a table consists of, as maintenance last saw it."""

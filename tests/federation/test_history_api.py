@@ -1,6 +1,7 @@
 """The history endpoint over a real table: answers, refusals, and following new commits."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_metrics_count_answers(lake: FolderLake, follower: HistoryFollower, clie
     assert 'fieldlake_history_answers_total{status="200"} 1' in text
     assert 'fieldlake_history_answers_total{status="404"} 1' in text
     assert "fieldlake_history_files 1" in text
+
+
+def test_every_answer_says_how_long_the_server_took(lake: FolderLake, client: TestClient[Litestar]) -> None:
+    began_s = time.perf_counter()
+    answer = ask(client)
+    name, _, duration_ms = answer.headers["server-timing"].partition(";dur=")
+    assert name == "app"
+    assert 0 < float(duration_ms) < (time.perf_counter() - began_s) * 1_000
 
 
 def test_the_schema_describes_the_endpoint(client: TestClient[Litestar]) -> None:
