@@ -36,7 +36,7 @@ check: setup ## Runs the static part: style, types, import directions, tidiness;
 
 bench: setup ## Measures and writes benchmarks/results/NAME.json: make bench NAME=spine.
 	@test -n "$(NAME)" || { echo "make bench: expected NAME=<benchmark>, for example: make bench NAME=spine" >&2; exit 2; }
-	@.venv/bin/python -m benchmarks $(NAME)
+	@.venv/bin/python -m benchmarks $(NAME) $(if $(QUICK),--quick)
 
 sim: setup ## Plays a seed's faults around a simulated device and tells what came of them: make sim SEED=7 [SCHEDULES=500].
 	@.venv/bin/python -m tests.sim --seed $(or $(SEED),0) --schedules $(or $(SCHEDULES),1)

@@ -1,5 +1,6 @@
 """The lakehouse's benchmarks: that they can be asked for, what they plan, and what their pure parts do."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ def test_each_can_be_asked_for_and_tried_with_small_sizes(module: object) -> Non
     assert type(full) is type(quick)
     assert full == type(full)()
     assert full != quick
+
+
+def test_the_page_tells_of_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lake-benchmarks.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
+    assert sorted(told) == sorted(module.NAME for module in ALL)
 
 
 def test_the_parts_cannot_be_asked_for() -> None:
