@@ -83,6 +83,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
             rate_batches_per_s=sizes.batches_per_s,
         )
         watch, commits = TableWatch(place, contract), Commits()
+        watch.await_table()
         sending = Sending(place, job)
         try:
             with (

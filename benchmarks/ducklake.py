@@ -142,6 +142,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         events = sizes.origins * sizes.batches * sizes.batch_rows
         maintenance = Worker(place, MAINTENANCE).start()
         try:
+            watch.await_table()
             maintenance.await_ready()
             maintenance.pause()
             with Sampler(watch.shape, SHAPE_EVERY_S, PASSING) as shapes:

@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from pyiceberg.table import Table
 
 from benchmarks.lake import judge, workload
 from benchmarks.lake.ground import Ground, Tell, ground
@@ -33,7 +32,6 @@ from infra.launcher.supervision import Supervisor
 
 NAME: Final = "maintenance"
 SHAPE_EVERY_S: Final = 1.0
-TABLE_WITHIN_S: Final = 60.0
 FIRST_MARK_WITHIN_S: Final = 120.0
 ACKNOWLEDGED_WITHIN_S: Final = 300.0
 POLL_S: Final = 0.1
@@ -87,7 +85,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
             rate_batches_per_s=sizes.batches_per_s,
         )
         try:
-            table = _await_table(watch)
+            table = watch.await_table()
             size_bytes = fill(table, contract, sizes.files, sizes.file_rows, tell)
             sending = Sending(place, job)
             try:
@@ -119,17 +117,6 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         "running": "the whole stack" if sizes.parts is None else sizes.parts,
     }
     return result(NAME, how, figures)
-
-
-def _await_table(watch: TableWatch) -> Table:
-    deadline_s = time.time() + TABLE_WITHIN_S
-    while True:
-        try:
-            return watch.table()
-        except PASSING as error:
-            if time.time() > deadline_s:
-                raise OperatorMustActError(f"table of the benchmark: not there after {TABLE_WITHIN_S} s") from error
-            time.sleep(POLL_S)
 
 
 def _merge(place: Ground, watch: TableWatch, size_bytes: int, sizes: Sizes) -> Merged:

@@ -57,7 +57,8 @@ class Killer:
             yield killed
 
     def _part(self, kind: str) -> Killed:
-        return kill_part(self._supervisor, self._one_of(kind), self._pause)
+        one = kill_part(self._supervisor, self._one_of(kind), self._pause)
+        return Killed(one.at_s, kind, one.victim, one.pid)
 
     def _one_of(self, kind: str) -> str:
         """Ingest may be several parts: the one that has lived longest, so that each comes to its turn."""
@@ -68,7 +69,11 @@ class Killer:
 
     def _ingest_parts(self) -> Mapping[str, int]:
         states = self._supervisor.states()
-        return {name: s.started_at_s for name, s in states.items() if name.startswith(services.INGEST)}
+        return {
+            name: state.started_at_s
+            for name, state in states.items()
+            if name.startswith(services.INGEST) and state.state != "STOPPED"
+        }
 
     def _committer(self, kill: Kill) -> Killed:
         """Kill whoever writes the last file of a commit, before or after the store has it."""

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
@@ -22,10 +23,12 @@ from benchmarks.lake.batches import Template, templates
 from benchmarks.lake.ground import Ground
 from benchmarks.lake.judge import Sent
 from benchmarks.lake.marks import Marks
+from benchmarks.lake.send import Headers
 from contracts import contract as contracts
 from contracts import ranges, topics
 from contracts.contract import Contract
 from contracts.errors import OperatorMustActError
+from contracts.ranges import RangeSet
 from infra.launcher.supervision import base_environment
 from infra.setup.paths import lake_python
 
@@ -80,10 +83,24 @@ class _Stream:
         self.open: deque[tuple[float, Template]] = deque()  # when it last went out, in the order of their numbers
 
 
-class _Devices:
+class Log(Protocol):
+    """What takes messages and may lose them."""
+
+    def produce(self, topic: str, value: bytes, key: str, *, headers: Headers) -> None: ...
+
+    def poll(self, timeout_s: float, /) -> int: ...
+
+
+class Held(Protocol):
+    """What knows which ranges are acknowledged, by (origin, contract, epoch)."""
+
+    def held(self) -> Mapping[tuple[str, str, int], RangeSet]: ...
+
+
+class Devices:
     """All origins of all contracts."""
 
-    def __init__(self, job: Job, marks: Marks) -> None:
+    def __init__(self, job: Job, marks: Held, log: Log) -> None:
         self._job, self._marks = job, marks
         self._rng = Random(job.seed)
         self._contracts = [contracts.decode(document) for document in job.contracts]
@@ -95,17 +112,7 @@ class _Devices:
         ]
         self._turn = itertools.cycle(self._streams)
         self._late: list[tuple[float, _Stream, Template]] = []
-        self._log = Producer(
-            {
-                "bootstrap.servers": job.bootstrap,
-                "acks": "all",
-                "linger.ms": 2,
-                "delivery.timeout.ms": DELIVERY_MS,
-                "queue.buffering.max.messages": QUEUE_MESSAGES,
-                "reconnect.backoff.max.ms": 500,
-                "log_level": 0,
-            }
-        )
+        self._log = log
         self.batches = self.resent = self.doubled = self.held_back = self.recut = 0
 
     def run(self) -> Ledger:
@@ -185,7 +192,7 @@ class _Devices:
         return not self._late and not self._uncovered()
 
     def _send(self, stream: _Stream, template: Template) -> None:
-        headers: list[tuple[str, str | bytes | None]] = [(topics.ORIGIN_HEADER, stream.origin.encode())]
+        headers: Headers = [(topics.ORIGIN_HEADER, stream.origin.encode())]
         batch = template.stamped(EPOCH, round(time.time() * 1_000))
         try:
             self._log.produce(topics.BATCHES, batch, stream.origin, headers=headers)
@@ -200,6 +207,21 @@ class _Devices:
 
     def _by_id(self, name: str) -> Contract:
         return next(contract for contract in self._contracts if contract.id == name)
+
+
+def _producer(bootstrap: str) -> Log:
+    log: Log = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "linger.ms": 2,
+            "delivery.timeout.ms": DELIVERY_MS,
+            "queue.buffering.max.messages": QUEUE_MESSAGES,
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
+        }
+    )
+    return log
 
 
 class Resending:
@@ -236,7 +258,7 @@ def main(arguments: list[str]) -> int:
     """Be the devices that a file describes."""
     job = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Job)
     with Marks(job.bootstrap) as marks:
-        ledger = _Devices(job, marks).run()
+        ledger = Devices(job, marks, _producer(job.bootstrap)).run()
     sys.stdout.write(msgspec.json.encode(ledger).decode() + "\n")
     return 0
 

@@ -1,5 +1,6 @@
 """Tables as the catalog has them: what they are made of, while others write."""
 
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,8 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.lake.ground import Ground
 from contracts.contract import Contract
+from contracts.errors import OperatorMustActError
 from lakehouse.catalog import LakeCatalog, open_catalog
 
+TABLE_WITHIN_S: Final = 120.0
+POLL_S: Final = 0.1
 # What a look at a table may meet while everything around it is busy or about to start.
 PASSING: Final = (NoSuchTableError, SQLAlchemyError, OSError)
 
@@ -33,6 +37,19 @@ class TableWatch:
         if self._table is None:
             self._table = self._catalog.load_table(self._name)
         return self._table.refresh()
+
+    def await_table(self) -> Table:
+        """Return the table once ingest has made it: until then batches of its contract are nobody's."""
+        deadline_s = time.time() + TABLE_WITHIN_S
+        while True:
+            try:
+                return self.table()
+            except PASSING as error:
+                if time.time() > deadline_s:
+                    raise OperatorMustActError(
+                        f"table {self._name}: expected ingest to make it within {TABLE_WITHIN_S:.0f} s: {error}"
+                    ) from error
+                time.sleep(POLL_S)
 
     def shape(self) -> Mapping[str, float]:
         """Return snapshots and, as far as the newest one says it, data files, bytes of them, and rows."""
