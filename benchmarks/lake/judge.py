@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import duckdb
 from msgspec import Struct
 
 from contracts.contract import Contract
@@ -26,20 +27,26 @@ def account(endpoints: Endpoints, contract: Contract, sent: Sent) -> Account:
     """Compare identities one by one, every sequence number being a row."""
     with LakeReader(endpoints) as reader:
         location = reader.metadata_location(contract.catalog, contract.table)
-        duck = reader.duck
-        duck.execute("CREATE TEMP TABLE sent (origin VARCHAR, epoch BIGINT, first BIGINT, past BIGINT)")
-        ranges = [(origin, epoch, first, end) for (origin, epoch), held in sent.items() for first, end in held]
-        if ranges:
-            duck.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", ranges)
-        duck.execute(
-            "CREATE TEMP TABLE present AS SELECT origin, epoch, seq, count(*) AS copies "
-            f"FROM iceberg_scan('{location}') GROUP BY ALL"
-        )
-        duck.execute("CREATE TEMP TABLE wanted AS SELECT origin, epoch, unnest(range(first, past)) AS seq FROM sent")
-        (total,) = _row(duck, "SELECT count(*) FROM wanted")
-        rows, doubled = _row(duck, "SELECT coalesce(sum(copies), 0), coalesce(sum(copies - 1), 0) FROM present")
-        (lost,) = _row(duck, "SELECT count(*) FROM wanted ANTI JOIN present USING (origin, epoch, seq)")
-        (strange,) = _row(duck, "SELECT count(*) FROM present ANTI JOIN wanted USING (origin, epoch, seq)")
+        return compare(reader.duck, f"iceberg_scan('{location}')", sent)
+
+
+def compare(duck: duckdb.DuckDBPyConnection, table: str, sent: Sent) -> Account:
+    """Compare a table's identities with what was sent; makes three temporary tables in the connection."""
+    duck.execute("CREATE OR REPLACE TEMP TABLE sent (origin VARCHAR, epoch BIGINT, low BIGINT, past BIGINT)")
+    ranges = [(origin, epoch, low, end) for (origin, epoch), held in sent.items() for low, end in held]
+    if ranges:
+        duck.executemany("INSERT INTO sent VALUES (?, ?, ?, ?)", ranges)
+    duck.execute(
+        "CREATE OR REPLACE TEMP TABLE present AS "
+        f"SELECT origin, epoch, seq, count(*) AS copies FROM {table} GROUP BY ALL"
+    )
+    duck.execute(
+        "CREATE OR REPLACE TEMP TABLE wanted AS SELECT origin, epoch, unnest(range(low, past)) AS seq FROM sent"
+    )
+    (total,) = _row(duck, "SELECT count(*) FROM wanted")
+    rows, doubled = _row(duck, "SELECT coalesce(sum(copies), 0), coalesce(sum(copies - 1), 0) FROM present")
+    (lost,) = _row(duck, "SELECT count(*) FROM wanted ANTI JOIN present USING (origin, epoch, seq)")
+    (strange,) = _row(duck, "SELECT count(*) FROM present ANTI JOIN wanted USING (origin, epoch, seq)")
     return Account(total, rows, lost, doubled, strange)
 
 
@@ -54,6 +61,7 @@ def sums(endpoints: Endpoints, contract: Contract) -> dict[tuple[str, int], tupl
     return {(origin, epoch): (count, low, high, total) for origin, epoch, count, low, high, total in found}
 
 
-def _row(duck: object, sql: str) -> tuple[int, ...]:
-    found = duck.execute(sql).fetchone()  # type: ignore[attr-defined]
+def _row(duck: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    found = duck.execute(sql).fetchone()
+    assert found is not None
     return tuple(int(value) for value in found)

@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 
 DOTS_PER_INCH: Final = 80
 PANEL_INCHES: Final = (10.0, 3.6)
+MANY: Final = 300  # points; more of them are a cloud, fewer are to be seen one by one
+DOT: Final = 2.0
+MARK: Final = 6.0
 
 Points = Sequence[tuple[float, float]]
 Lines = Mapping[str, Points]
@@ -46,7 +49,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 def _draw(axis: Axes, lines: Lines, title: str, x_label: str, y_label: str, style: str = "-") -> None:
     for name, points in lines.items():
-        axis.plot([x for x, _ in points], [y for _, y in points], style, label=name, markersize=2)
+        size = DOT if len(points) > MANY else MARK
+        axis.plot([x for x, _ in points], [y for _, y in points], style, label=name, markersize=size)
     axis.set(title=title, xlabel=x_label, ylabel=y_label)
     axis.set_ylim(bottom=0)
     if len(lines) > 1:
