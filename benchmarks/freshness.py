@@ -75,8 +75,9 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     shipped = {contract.id: contract for contract in read_contracts()}
     with ground(tell) as place:
         place.publish(*(one for one in shipped.values() if one.id != "quarantine"), live)
-        lookups = Lookups(place, _fill_history(place, shipped[HISTORY], sizes))
         watch = TableWatch(place, live)
+        watch.await_table()
+        lookups = Lookups(place, _fill_history(place, shipped[HISTORY], sizes))
         flow_s = sizes.warm_up_s + sizes.measured_s
         rate = sizes.events_per_s / sizes.batch_rows
         publishing = Publishing(place, job_of(place, live, "live", sizes.devices, sizes.batch_rows, rate, flow_s))
@@ -210,6 +211,9 @@ def _fill_history(place: Ground, contract: Contract, sizes: Sizes) -> list[str]:
         sizes.history_batches,
         sizes.history_rows,
     )
+    watch = TableWatch(place, contract)
+    watch.await_table()
+    watch.close()
     place.tell(f"{job.events:,} entries of a service history ...")
     Sending(place, job).result()
     client, pause = trino_client(place.endpoints), threading.Event()

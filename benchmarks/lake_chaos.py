@@ -30,6 +30,7 @@ from benchmarks.lake.plots import Lines, panels
 from benchmarks.lake.resend import Job, Ledger, Resending
 from benchmarks.lake.s3_faults import Fault, Rates
 from benchmarks.lake.s3_proxy import S3Proxy
+from benchmarks.lake.tables import TableWatch
 from benchmarks.lake.workers import Sampler
 from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from contracts import contract as contracts
@@ -125,6 +126,10 @@ def _run(seed: int, sizes: Sizes, tell: Tell) -> Seen:
             proxies = (proxy_a, proxy_b)
             _route(place, dict(zip(stores, (proxy.url for proxy in proxies), strict=True)))
             place.publish(*chosen)
+            for contract in chosen:
+                watch = TableWatch(place, contract)
+                watch.await_table()
+                watch.close()
             devices = Resending(place, _job(place, chosen, sizes, seed))
             try:
                 return _flow(place, chosen, proxies, devices, seed, sizes)

@@ -84,6 +84,9 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     planned = varied.plan(start, sizes.changes, sizes.kinds, sizes.seed)
     with ground(tell, sizes.parts) as place:
         place.publish(start)
+        watch = TableWatch(place, start)
+        watch.await_table()
+        watch.close()
         job = _job(place, start, planned, sizes)
         pids: set[int] = set()
         devices = Varying(place, job)
