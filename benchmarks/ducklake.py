@@ -42,6 +42,7 @@ NAME: Final = "ducklake"
 SHAPE_EVERY_S: Final = 1.0
 WARM_UPS: Final = 20  # other questions before the nine: a session's first ones pay for what it loads
 POLL_S: Final = 0.02
+FLUSH_WITHIN_S: Final = 10.0
 
 # {t} is the table. Of the kinds that the reference asks: counts, sums, averages, groups, time buckets, distinct values.
 AGGREGATIONS: Final = (
@@ -64,7 +65,7 @@ class Sizes(Struct, frozen=True):
     batches: int = 300  # of each
     batch_rows: int = 10
     insert_within_s: float = 3_600.0
-    files_max: int = 4
+    files_max: int = 20  # a file for each of 16 buckets of the history, and some of the tail
     checkpoint_within_s: float = 300.0
     trino: bool = True
     parts: tuple[str, ...] | None = None
@@ -85,7 +86,9 @@ class Devices:
         self._next = {f"duck-{number}": 0 for number in range(sizes.origins)}
         self._sent_s: dict[str, float] = {}
         self.waits_ms: list[tuple[float, float]] = []  # Unix s of the send, ms until the mark
-        self._log = Producer({"bootstrap.servers": place.endpoints.kafka.bootstrap, "acks": "all", "linger.ms": 0})
+        self._log = Producer(
+            {"bootstrap.servers": place.endpoints.kafka.bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0}
+        )
         self._done = threading.Event()
         self.ended_s = 0.0
         self._left = sizes.origins
@@ -120,6 +123,7 @@ class Devices:
         """Wait for the last mark; return when it came (Unix s)."""
         if not self._done.wait(within_s):
             raise OperatorMustActError(f"ducklake: {self._left} origins are not done within {within_s:.0f} s")
+        self._log.flush(FLUSH_WITHIN_S)
         return self.ended_s
 
     def _send(self, origin: str) -> None:
