@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse import __main__ as ingest
+from lakehouse.config import LakeConfig
 from lakehouse.errors import ConfigError
 from lakehouse.maintenance import __main__ as maintenance
 from lakehouse.mirror import __main__ as mirror
