@@ -87,6 +87,11 @@ def flink_env() -> Path:
     return repo_root() / ".venvs" / "flink"
 
 
+def quality_env() -> Path:
+    """Return the environment with what only the quality process loads, on top of the lake's own packages."""
+    return repo_root() / ".venvs" / "quality"
+
+
 def data_env() -> Path:
     """Return the environment that only holds packages with data sets inside."""
     return repo_root() / ".venvs" / "data"

@@ -30,6 +30,7 @@ ENVIRONMENTS: Final[Mapping[str, Path]] = {
     "lake": paths.lake_env(),
     "edge": paths.edge_env(),
     "flink": paths.flink_env(),
+    "quality": paths.quality_env(),
     "data": paths.data_env(),
 }
 # Room that each step takes at its peak, as measured and rounded up: (tree_mb, packages_mb, cache_mb).
@@ -38,6 +39,7 @@ _ROOM: Final[Mapping[str, tuple[int, int, int]]] = {
     "lake": (1600, 1600, 0),
     "edge": (60, 60, 0),
     "flink": (900, 900, 0),
+    "quality": (250, 250, 0),
     "data": (20, 20, 0),
     "get-trino": (0, 0, 850),
     "get-kafka": (0, 0, 50),

@@ -17,7 +17,6 @@ from lakehouse.kafka import KafkaLog
 from lakehouse.process import ReadyFile, WallClock, beside, serve
 from lakehouse.quality.config import QualityConfig
 from lakehouse.quality.engine import Engine
-from lakehouse.quality.judging import Judge
 from lakehouse.quality.watcher import Watcher
 from lakehouse.sending import Sender
 from lakehouse.status import QualityStatus, StatusFile
@@ -29,6 +28,9 @@ IO_THREADS: Final = 2
 
 def work(config: QualityConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
     """Look at the tables until stopped."""
+    # From an environment of its own, which an answer about the configuration does not need.
+    from lakehouse.quality.judging import Judge
+
     os.nice(NICENESS)
     pa.set_cpu_count(CPU_THREADS)
     pa.set_io_thread_count(IO_THREADS)

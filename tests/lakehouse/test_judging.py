@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from contracts.contract import Checks
+from infra.setup.paths import quality_env, site_packages
 from lakehouse.quality.expectations import EXAMPLES_MAX, Expectation, Kind, of_contract
-from lakehouse.quality.judging import Judge, suite
 from lakehouse.schema import table_schema
 from tests.lakehouse.frames import CONTRACTS, telemetry
 from tests.lakehouse.naive import EXPECTED, SCHEMA, verdict
 from tests.lakehouse.staging import Stage
+
+# Behind all others, as the library lies in an environment of its own.
+sys.path.append(str(site_packages(quality_env())))
+from lakehouse.quality.judging import Judge, suite
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 floats = st.none() | st.sampled_from([0.0, -0.0, 0.25, 1.0, -1.0, 1.5, math.nan, math.inf, -math.inf])

@@ -23,7 +23,7 @@ from infra.launcher.parts import flink, kafka, mosquitto, postgres, store_a, sto
 from infra.launcher.parts.buckets import REGION, Bucket
 from infra.launcher.settings import HOST
 from infra.launcher.supervision import Supervisor
-from infra.setup.paths import flink_home, lake_python, repo_root
+from infra.setup.paths import flink_home, lake_python, quality_env, repo_root, site_packages
 from lakehouse.config import CatalogConfig, LakeConfig
 from lakehouse.mirror.config import DatabaseConfig, MirrorConfig
 from lakehouse.quality.config import EngineConfig, QualityConfig
@@ -265,7 +265,11 @@ def _quality(context: Context) -> Part:
         context, QUALITY, "Data quality", "lakehouse.quality", quality_config(context), (INGEST,),
         str(report_dir(context)),
     )  # fmt: skip
-    return msgspec.structs.replace(service, owned=(*service.owned, expectations_dir(context)))
+    return msgspec.structs.replace(
+        service,
+        environment={"PYTHONPATH": str(site_packages(quality_env()))},
+        owned=(*service.owned, expectations_dir(context)),
+    )
 
 
 def _warmer(context: Context) -> Part:
