@@ -46,6 +46,7 @@ from lakehouse.plan import View, plan
 from lakehouse.ports import Log, Message
 from lakehouse.register import default_location, file_io, find
 from lakehouse.registry import Registry
+from lakehouse.replays import is_put_back, numbers_of, replay_origin
 from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
 from lakehouse.salvage import loose_rows, outside, runs
 from lakehouse.schema import iceberg_schema
@@ -107,6 +108,7 @@ class Rebuild:
         self._topic = DECISIONS if contract_id == DECISIONS_TABLE else BATCHES
         self._state = TableState(logs=log.identities((BATCHES, DECISIONS)))
         self._known: dict[StreamKey, RangeSet] = {}
+        self._rows: dict[tuple[str, int], RangeSet] = {}  # of an origin and epoch, which have a row
         self._ids: set[str] = set()  # of decisions that have a row; ingest remembers only the newest
         self._broken: list[BrokenTableError] = []
 
@@ -186,6 +188,7 @@ class Rebuild:
             if self._contract.id == DECISIONS_TABLE:
                 self._ids.update(fresh["decision_id"].to_pylist())
             if fresh.num_rows:
+                self._note_rows(fresh)
                 table.commit(table.write(fresh, self._state))
                 count += fresh.num_rows
         if self._contract.id == DECISIONS_TABLE:
@@ -247,9 +250,27 @@ class Rebuild:
             messages = self._log.poll(CHUNK_MESSAGES, POLL_TIMEOUT_S)
             for message in messages:
                 at[f"{message.topic}/{message.partition}"] = message.offset + 1
-            count += self._take([m for m in messages if self._is_ours(m)], table, at)
+            ours = [m for m in messages if self._is_ours(m)]
+            put_back = {m.source: m for m in ours if m.topic == BATCHES and is_put_back(m.value or b"")}
+            count += self._take([m for m in ours if m.source not in put_back], table, at)
+            # Only now: what was refused once may have come with its own batch, by the contract of today.
+            count += self._take([m for m in put_back.values() if not self._has(m)], table, at)
         self._state = TableState({}, at, self._state.logs, (), self._state.decision_ids)
         return count, at
+
+    def _has(self, message: Message) -> bool:
+        """Whether a row that was put back is there already; it is accounted for then, as ingest would have."""
+        header, origin = microbatch.parse(message.value or b"")[0], message.origin or ""
+        own = self._rows.get((origin, header.epoch), ranges.EMPTY)
+        if not ranges.covers(own, header.first_seq, header.end_seq):
+            return False
+        key = StreamKey(self._contract.id, replay_origin(origin), header.epoch)
+        self._known[key] = ranges.add(self._known.get(key, ranges.EMPTY), header.first_seq, header.end_seq)
+        return True
+
+    def _note_rows(self, rows: pa.Table) -> None:
+        for (origin, epoch), numbers in numbers_of(rows).items():
+            self._rows[origin, epoch] = ranges.union((*self._rows.get((origin, epoch), ()), *runs(numbers)))
 
     def _is_ours(self, message: Message) -> bool:
         if message.topic == DECISIONS:
@@ -287,6 +308,7 @@ class Rebuild:
                 self._state = TableState({}, at, self._state.logs, (), change.state.decision_ids)
                 if change.rows is not None:
                     table.commit(table.write(change.rows, self._state))
+                    self._note_rows(change.rows)
                     count = change.rows.num_rows
         return count
 

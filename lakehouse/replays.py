@@ -15,8 +15,9 @@ import zstandard
 from msgspec import Struct
 
 from contracts.contract import SEQ_COLUMN, Contract, fingerprint
-from contracts.microbatch import Flag, Header, seal
-from lakehouse.checks import Batches, refusals
+from contracts.errors import BatchError
+from contracts.microbatch import Flag, Header, parse, seal
+from lakehouse.checks import Batches, Index, refusals
 from lakehouse.decode import Arrived, Decoded
 from lakehouse.errors import OriginalError
 from lakehouse.originals import row_of, row_of_device
@@ -54,9 +55,33 @@ def is_replayed(batch: Arrived) -> bool:
     return bool(batch.header.flags & Flag.REPLAYED)
 
 
+def is_put_back(value: bytes) -> bool:
+    """Whether a message's value is a sound batch that comes from the quarantine."""
+    try:
+        return bool(parse(value)[0].flags & Flag.REPLAYED)
+    except BatchError:
+        return False
+
+
+def replay_origin(origin: str) -> str:
+    """Return the name under which what is put back of an origin is accounted for."""
+    return f"{origin}{SUFFIX}"
+
+
 def stream_origin(batch: Arrived) -> str:
     """Return the name under which a batch's sequence numbers are accounted for."""
-    return f"{batch.origin}{SUFFIX}" if is_replayed(batch) else batch.origin
+    return replay_origin(batch.origin) if is_replayed(batch) else batch.origin
+
+
+def numbers_of(rows: pa.Table) -> dict[tuple[str, int], Index]:
+    """Return the sequence numbers of a table's rows by origin and epoch, ascending."""
+    origin = rows["origin"].combine_chunks().dictionary_encode()
+    codes, epoch = origin.indices.to_numpy(zero_copy_only=False), np.asarray(rows["epoch"])
+    seq = np.asarray(rows[SEQ_COLUMN])
+    found: dict[tuple[str, int], Index] = {}
+    for code, at in {(int(c), int(e)) for c, e in zip(codes, epoch, strict=True)}:
+        found[origin.dictionary[code].as_py(), at] = np.unique(seq[(codes == code) & (epoch == at)])
+    return found
 
 
 def without_refused(decoded: Decoded, contract: Contract) -> Decoded:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pyiceberg.catalog.sql import SqlCatalog
 
 from contracts import ranges
+from contracts.contract import Checks
 from contracts.decisions import encode as encode_decision
 from contracts.topics import BATCHES, DECISIONS
 from lakehouse import swap
@@ -26,6 +28,7 @@ from lakehouse.errors import (
 )
 from lakehouse.rebuild import SUFFIX, Rebuild, Rebuilt, Source
 from lakehouse.register import register
+from lakehouse.replays import Entry, put_back
 from lakehouse.salvage import outside, runs
 from tests.lakehouse.frames import CONTRACTS, decision, frame, telemetry
 from tests.lakehouse.memory import MemoryLog
@@ -151,6 +154,34 @@ def test_whatever_is_lost_files_and_log_together_give_every_row_back(
     rebuild(world, source)
     assert world.records("telemetry") == before
     assert_goes_on(world, before)
+
+
+@pytest.mark.parametrize("lose", [None, lose_the_states, lose_the_metadata, lose_everything])
+@pytest.mark.parametrize("source", list(Source))
+def test_a_row_that_was_put_back_is_there_once_after_a_rebuild(
+    world: World, lose: Callable[[World], None] | None, source: Source
+) -> None:
+    filled(world)
+    loose = tuple(replace(f, checks=Checks()) if f.name == "score" else f for f in TELEMETRY.fields)
+    mended = replace(TELEMETRY, version="1.0.1", fields=loose)
+    world.broker.publish(mended)
+    (refused,) = world.records("quarantine")
+    entry = Entry(
+        "telemetry", refused["refused_version"], refused["origin"], refused["refused_epoch"], refused["refused_seq"],
+        "lake", refused["rule"], refused["original"], round(refused["sealed_at"].timestamp() * 1_000),
+    )  # fmt: skip
+    batch = put_back(entry, [TELEMETRY, mended]).batch
+    assert batch is not None
+    world.broker.batch(entry.origin, batch)
+    world.drain(world.start())
+    before = [(row["origin"], row["epoch"], row["seq"]) for row in world.records("telemetry")]
+    assert (entry.origin, entry.refused_epoch, entry.refused_seq) in before
+    if lose is not None:
+        lose(world)
+    rebuild(world, source)
+    world.broker.batch(entry.origin, batch)
+    world.drain(world.start())
+    assert [(row["origin"], row["epoch"], row["seq"]) for row in world.records("telemetry")] == before
 
 
 def test_rows_that_the_log_has_no_more_come_from_the_files(world: World) -> None:
