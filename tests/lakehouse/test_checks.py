@@ -126,7 +126,7 @@ def test_a_value_may_come_again_in_another_batch() -> None:
 
 def test_what_a_field_cannot_be_checked_for_is_said_before_it_is_published() -> None:
     def published(kind: FieldType, checks: Checks) -> None:
-        contract = Contract("p", "1", "P", "P.", "n", "lake_a", "field", (Field(1, "f", kind, checks=checks),), 1)
+        contract = Contract("p", "1.0.0", "P", "P.", "n", "lake_a", "field", (Field(1, "f", kind, checks=checks),), 1)
         check(contract)
         require_checkable(contract)
 
@@ -152,7 +152,7 @@ def test_what_a_field_cannot_be_checked_for_is_said_before_it_is_published() -> 
 
 def test_integers_are_among_what_is_compared_exactly() -> None:
     field = Field(1, "n", FieldType.LONG, checks=Checks(maximum=2**53))
-    contract = Contract("p", "1", "P", "P.", "n", "lake_a", "field", (field,), 1)
+    contract = Contract("p", "1.0.0", "P", "P.", "n", "lake_a", "field", (field,), 1)
     assert FieldType.LONG in INTEGERS
     refused, _ = refusals(pa.table({"n": pa.chunked_array([[2**53, 2**53 + 1]])}), contract)
     assert refused.tolist() == [False, True]
