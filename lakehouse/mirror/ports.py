@@ -85,7 +85,10 @@ class Transaction(Protocol):
         ...
 
     def sweep_if_complete(self, snapshot: SnapshotKey, kind: RecordKind) -> bool:
-        """Once all records of a snapshot are marked, apply `merge.swept` to the others; say whether that was now."""
+        """Once all records of a snapshot are marked, apply `merge.swept` to what was last seen before it began.
+
+        Says whether that was now.
+        """
         ...
 
 

@@ -144,16 +144,16 @@ def read(kind: RecordKind) -> str:
 
 
 def sweep(kind: RecordKind) -> str:
-    """Statement that marks what a complete snapshot did not hold; does what `merge.swept` does to a record."""
+    """Statement that marks what a complete snapshot did not hold; does what `merge.swept` does to a record.
+
+    What it held was seen when it began or later, so nothing has to be looked up in the marks: joined with them, whose
+    number the planner does not know, 24,000 records took 95 s.
+    """
     return f"""
-UPDATE {MIRROR_SCHEMA}.{kind.table} AS t
-SET swept_us = %(at_us)s,
-    deleted_at = CASE WHEN %(at_us)s > seen_us AND NOT told_deleted THEN %(at)s ELSE deleted_at END
+UPDATE {MIRROR_SCHEMA}.{kind.table}
+SET swept_us = %(at_us)s, deleted_at = CASE WHEN told_deleted THEN deleted_at ELSE %(at)s END
 WHERE system = %(system)s AND tenant = %(tenant)s AND object = %(object)s AND swept_us < %(at_us)s
-  AND NOT EXISTS (
-    SELECT FROM {MIRROR_SCHEMA}.marks AS m
-    WHERE m.system = t.system AND m.tenant = t.tenant AND m.object = t.object
-      AND m.at_us = %(at_us)s AND m.id = %(id)s AND m.record_id = t.record_id)
+  AND seen_us < %(at_us)s
 """
 
 

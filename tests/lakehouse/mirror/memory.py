@@ -57,6 +57,7 @@ class MemoryTransaction:
         if len(marked) < self.ends.get(snapshot, len(marked) + 1):
             return False
         for key, record in self.tables.get(kind.table, {}).items():
+            # By the marks and not by when it was seen, so that the two ways to say it are compared.
             if Scope(*key[:3]) == snapshot.scope and key[3] not in marked:
                 self.tables[kind.table][key] = swept(record, snapshot.at_us)
         self.complete[snapshot.scope] = snapshot.at_us

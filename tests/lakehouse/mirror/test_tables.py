@@ -231,6 +231,16 @@ def test_the_mirrors_role_writes_its_tables_and_nothing_else(database: Database)
 
 
 @pytest.mark.stack
+def test_a_sweep_looks_at_each_record_once(database: Database, admin: psycopg.Connection[Any]) -> None:
+    values = {"system": SYSTEM, "tenant": TENANT, "object": OBJECT, "at_us": 5, "at": EPOCH}
+    for kind in KINDS:
+        plan = admin.execute(f"EXPLAIN {tables.sweep(kind)}".encode(), values).fetchall()
+        text = "\n".join(row[0] for row in plan)
+        assert "Scan" in text
+        assert not any(word in text for word in ("Nested Loop", "Join", "SubPlan")), text
+
+
+@pytest.mark.stack
 def test_making_the_tables_again_keeps_their_rows(database: Database, admin: psycopg.Connection[Any]) -> None:
     store = PostgresMirror(database.config)
     with store.transaction() as transaction:
