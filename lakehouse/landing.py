@@ -58,7 +58,10 @@ def backfilled(rows: pa.Table, layout: Layout) -> pa.Table:
     """
     names = {at: layout.schema[position].name for at, position in ids(layout.schema).items()}
     for columns in layout.columns.fields.values():
-        *older, newest = [column for column in columns if column.column_id in names]
+        present = [column for column in columns if column.column_id in names]
+        if not present:
+            continue  # another engine has dropped them
+        *older, newest = present
         for own in reversed(older):
             name = names[newest.column_id]
             filled = pc.coalesce(rows.column(name), upcast(rows.column(names[own.column_id]), own, newest))

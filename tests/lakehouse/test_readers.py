@@ -216,7 +216,8 @@ def test_an_older_snapshot_is_read_as_it_was(place: Place, writer: Writer) -> No
 def test_our_reader_of_others_tables_reads_our_own(place: Place, writer: Writer) -> None:
     writer.commit(VALUES)
     found = open_foreign(writer.table.table.location(), store_properties(place.configs[0])).to_arrow()
-    assert found.sort_by("seq").equals(writer.table.table.scan().to_arrow().sort_by("seq"))
+    own = writer.table.table.scan().to_arrow()
+    assert found.cast(own.schema).sort_by("seq").equals(own.sort_by("seq"))  # text is large in one of the two
 
 
 def test_rows_that_another_engine_deletes_are_gone_everywhere(place: Place, writer: Writer) -> None:
