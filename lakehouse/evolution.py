@@ -46,7 +46,7 @@ from contracts.evolution import family, unit_of, wider
 from lakehouse.errors import CommitConflictError, TableConflictError
 from lakehouse.layout import COLUMNS_PROPERTY, Column, Columns, Layout, decode_columns, encode_columns, lacking, meaning
 from lakehouse.schema import ICEBERG_TYPES, arrow_schema
-from lakehouse.tables import METRICS_PREFIX, table_properties
+from lakehouse.tables import METRICS_PREFIX, PERSONAL, PERSONAL_PROPERTY, table_properties
 from lakehouse.transactions import LeanTransaction
 
 # Tries of one change. Ingest commits to a table four times a second and a change takes about as long as such a commit.
@@ -67,8 +67,10 @@ class Evolution(Struct, frozen=True):
     steps: tuple[str, ...]
 
 
-def follow(table: Table, contract: Contract) -> tuple[str, ...]:
+def follow(table: Table, contract: Contract, leave: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Make a table follow a version of its contract; return what was done to its columns.
+
+    `leave`: properties that are not set.
 
     Raises TableConflictError when a person must act, CommitConflictError when other writers won every time.
     """
@@ -77,7 +79,7 @@ def follow(table: Table, contract: Contract) -> tuple[str, ...]:
         if planned is None:
             return ()
         try:
-            _commit(table, planned)
+            _commit(table, planned, leave)
         except CommitFailedException as conflict:
             _log.info("columns of %s: moved by another writer, looking again: %s", contract.table, conflict)
             table.refresh()
@@ -110,10 +112,11 @@ def plan(metadata: TableMetadata, contract: Contract) -> Evolution | None:
     stated = metadata.properties.get(COLUMNS_PROPERTY)
     present = _adopted(schema, contract) if stated is None else decode_columns(stated, contract.table)
     if stated is not None and contract.number < present.number:
-        return _beside(schema, present, contract, metadata.last_column_id)
+        return _beside(metadata, present, contract)
     wanted = _next_columns(schema, present, contract, metadata.last_column_id)
-    fields = _fields(schema, present, wanted, contract)
+    fields = _fields(metadata, present, wanted, contract)
     properties = {k: v for k, v in table_properties(contract).items() if k != FORMAT}
+    properties |= _personal(metadata, fields, wanted, contract)
     properties[COLUMNS_PROPERTY] = encode_columns(wanted)
     steps = _steps(schema, fields)
     changed = {name: value for name, value in properties.items() if metadata.properties.get(name) != value}
@@ -123,12 +126,13 @@ def plan(metadata: TableMetadata, contract: Contract) -> Evolution | None:
     return Evolution(fields, changed, stale, steps)
 
 
-def _beside(schema: Schema, present: Columns, contract: Contract, last_id: int) -> Evolution | None:
+def _beside(metadata: TableMetadata, present: Columns, contract: Contract) -> Evolution | None:
     """Plan for a version below the one that is followed: only columns for what nobody has said since.
 
     It was published late, or never while anybody looked.
     """
-    fields, added = dict(present.fields), list[NestedField]()
+    schema, last_id = metadata.schema(), metadata.last_column_id
+    fields, added, personal = dict(present.fields), list[NestedField](), _names(metadata)
     taken = {column.name for column in schema.fields}
     for field in lacking(contract, present):
         last_id += 1
@@ -140,14 +144,47 @@ def _beside(schema: Schema, present: Columns, contract: Contract, last_id: int) 
         added.append(
             NestedField(field_id=last_id, name=name, field_type=ICEBERG_TYPES[field.type], required=False, doc=doc)
         )
+        if field.classification == PERSONAL or schema.find_column_name(newest.column_id) in personal:
+            personal.append(name)
     if not added:
         return None
     wanted = (*schema.fields, *added)
-    stated = {COLUMNS_PROPERTY: encode_columns(Columns(present.version, fields))}
+    stated = {COLUMNS_PROPERTY: encode_columns(Columns(present.version, fields)), PERSONAL_PROPERTY: ",".join(personal)}
+    stated |= {f"{METRICS_PREFIX}{column.name}": "counts" for column in added if column.name in personal}
     return Evolution(wanted, stated, (), _steps(schema, wanted))
 
 
-def _commit(table: Table, planned: Evolution) -> None:
+def _names(metadata: TableMetadata) -> list[str]:
+    """Return the columns that may name a person."""
+    return [name for name in metadata.properties.get(PERSONAL_PROPERTY, "").split(",") if name]
+
+
+def _personal(
+    metadata: TableMetadata, fields: tuple[NestedField, ...], wanted: Columns, contract: Contract
+) -> dict[str, str]:
+    """Return the properties of columns that may name a person, those of older meanings too: erasure looks there."""
+    named = set(_names(metadata))
+    before = {column.field_id for column in metadata.schema().fields if column.name in named}
+    newest = {wanted.fields[field.id][-1].column_id for field in contract.fields}
+    stated = {c.column_id for f in contract.fields if f.classification == PERSONAL for c in wanted.fields[f.id]}
+    found = [c for c in fields if c.field_id in stated or (c.field_id in before and c.field_id not in newest)]
+    older = {f"{METRICS_PREFIX}{column.name}": "counts" for column in found if column.field_id not in newest}
+    return {PERSONAL_PROPERTY: ",".join(column.name for column in found), **older}
+
+
+def renumbered(columns: Columns, old: Schema, new: Schema) -> Columns:
+    """Return the columns of a table that was made anew under the same names, with the column ids that it was given."""
+    ids = {column.field_id: new.find_field(column.name).field_id for column in old.fields}
+    return Columns(
+        columns.version,
+        {
+            at: tuple(replace(column, column_id=ids[column.column_id]) for column in known if column.column_id in ids)
+            for at, known in columns.fields.items()
+        },
+    )
+
+
+def _commit(table: Table, planned: Evolution, leave: frozenset[str]) -> None:
     """Step 2."""
     metadata = table.metadata
     updates: list[TableUpdate] = []
@@ -163,8 +200,10 @@ def _commit(table: Table, planned: Evolution) -> None:
             updates.append(RemoveSchemasUpdate.model_validate({"schema-ids": forgotten}))
     if planned.remove:
         updates.append(RemovePropertiesUpdate(removals=list(planned.remove)))
-    if planned.set:
-        updates.append(SetPropertiesUpdate(updates=planned.set))
+    if stated := {name: value for name, value in planned.set.items() if name not in leave}:
+        updates.append(SetPropertiesUpdate(updates=stated))
+    if not updates:
+        return
     unmoved = AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id})
     transaction = LeanTransaction(table)
     transaction._apply(tuple(updates), (unmoved,))
@@ -224,8 +263,13 @@ def _column(field: Field, column_id: int) -> Column:
     return Column(column_id, field.type, unit_of(field), field.conversions)
 
 
-def _fields(schema: Schema, present: Columns, wanted: Columns, contract: Contract) -> tuple[NestedField, ...]:
-    """Return the next schema's fields: the system's, the contract's in its order, older meanings, what is not ours."""
+def _fields(metadata: TableMetadata, present: Columns, wanted: Columns, contract: Contract) -> tuple[NestedField, ...]:
+    """Return the next schema's fields: the system's, the contract's in its order, older meanings, what is not ours.
+
+    A dropped field's column by which files are parted stays as an older meaning does: their partitions are read by it.
+    """
+    schema = metadata.schema()
+    parting = {part.source_id for spec in metadata.partition_specs for part in spec.fields}
     by_id = {column.field_id: column for column in schema.fields}
     ours = {c.column_id for columns in (present, wanted) for known in columns.fields.values() for c in known}
     system = [column for column in schema.fields if column.name in SYSTEM_COLUMNS]
@@ -245,8 +289,14 @@ def _fields(schema: Schema, present: Columns, wanted: Columns, contract: Contrac
         for column in [by_id[c.column_id] for c in before]:
             was_newest = present.fields[field.id][-1].column_id == column.field_id
             name = f"{column.name}__v{present.number[0]}" if was_newest else column.name
-            older.append(_shadow(column, _free(name, taken), field, present.version if was_newest else None))
+            older.append(_shadow(column, _free(name, taken), field.name, present.version if was_newest else None))
             taken.add(older[-1].name)
+    kept = {column.column_id for columns in wanted.fields.values() for column in columns}
+    for column in schema.fields:
+        if column.field_id in parting & ours - kept:
+            name = _free(f"{column.name}__v{present.number[0]}", taken)
+            older.append(_shadow(column, name, column.name, present.version))
+            taken.add(name)
     return (*system, *own, *older, *foreign)
 
 
@@ -260,8 +310,8 @@ def _own(field: Field, column: Column) -> NestedField:
     )
 
 
-def _shadow(column: NestedField, name: str, field: Field, until: str | None) -> NestedField:
-    doc = column.doc if until is None else f"{field.name} as versions up to {until} said it."
+def _shadow(column: NestedField, name: str, said: str, until: str | None) -> NestedField:
+    doc = column.doc if until is None else f"{said} as versions up to {until} said it."
     return NestedField(field_id=column.field_id, name=name, field_type=column.field_type, required=False, doc=doc)
 
 

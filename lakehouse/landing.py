@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from lakehouse.layout import Layout, ids, landings
+from lakehouse.schema import ARROW_TYPES
 from lakehouse.upcast import upcast
 
 
@@ -58,14 +59,14 @@ def backfilled(rows: pa.Table, layout: Layout) -> pa.Table:
     """
     names = {at: layout.schema[position].name for at, position in ids(layout.schema).items()}
     for columns in layout.columns.fields.values():
-        present = [column for column in columns if column.column_id in names]
-        if not present:
-            continue  # another engine has dropped them
-        *older, newest = present
+        *older, newest = columns
+        name = names.get(newest.column_id)
         for own in reversed(older):
-            name = names[newest.column_id]
-            filled = pc.coalesce(rows.column(name), upcast(rows.column(names[own.column_id]), own, newest))
+            if name is None or own.column_id not in names:
+                continue  # somebody has dropped it by hand
             at = rows.schema.get_field_index(name)
+            said = rows.column(names[own.column_id]).cast(ARROW_TYPES[own.type])
+            filled = pc.coalesce(rows.column(name), upcast(said, own, newest).cast(rows.schema[at].type))
             rows = rows.set_column(at, rows.schema[at], filled)
     return rows
 

@@ -39,8 +39,10 @@ from contracts.ranges import RangeSet
 from contracts.topics import BATCHES, CONTRACTS, DECISIONS
 from lakehouse.catalog import LakeCatalog
 from lakehouse.errors import BrokenTableError, CommitConflictError, ForeignTableError, TableConflictError
+from lakehouse.evolution import first_columns, follow, layout_of, renumbered
 from lakehouse.foreign import UNREADABLE, ForeignTable
 from lakehouse.iceberg import IcebergTable, state_location
+from lakehouse.layout import COLUMNS_PROPERTY, encode_columns
 from lakehouse.metadata_files import files_in, read_metadata
 from lakehouse.plan import View, plan
 from lakehouse.ports import Log, Message
@@ -122,6 +124,7 @@ class Rebuild:
         old = self._old()
         table = self._create(old)
         from_files = self._copy(table, old) if source is Source.FILES else 0  # Step 1.
+        self._follow(table)
         at = self._log.assign((self._topic,), {})
         from_log = 0
         for _ in range(SWAP_TRIES_MAX):
@@ -134,7 +137,7 @@ class Rebuild:
                     f"table {self._contract.table}: the log does not reach back to {sum(unexplained.values())} events "
                     f"of {len(unexplained)} origins: rebuild it from files, or accept their loss"
                 )
-            properties = table_properties(self._contract)
+            properties = {**table_properties(self._contract), **table.table.properties}
             location = swap(
                 self._catalog, self._contract.table, table.table, old.metadata, old.pointer, properties
             )  # Step 5.
@@ -154,9 +157,21 @@ class Rebuild:
         schema = iceberg_schema(self._contract) if old.metadata is None else old.metadata.schema()
         uuid = None if old.metadata is None else old.metadata.table_uuid
         folder = f"{location}-{uuid4().hex[:8]}"
-        table = IcebergTable(create_beside(self._catalog, name, folder, schema, properties, uuid))
+        made = create_beside(self._catalog, name, folder, schema, properties, uuid)
+        columns = first_columns(self._contract)
+        if old.metadata is not None:
+            columns = renumbered(layout_of(old.metadata).columns, schema, made.schema())
+        with made.transaction() as change:
+            change.set_properties({COLUMNS_PROPERTY: encode_columns(columns)})
+        table = IcebergTable(made)
         table.recover()
         return table
+
+    def _follow(self, table: IcebergTable) -> None:
+        """Let the table have what the newest version says, and what only older ones do, whose rows the log may hold."""
+        for version in (self._contract, *self._registry.older(self._contract.id)):
+            follow(table.table, version, leave=frozenset({CONTRACT_PROPERTY}))
+        table.reload()
 
     def _old(self) -> _Old:
         pointer = pointer_of(self._catalog, self._contract.table)
@@ -189,7 +204,9 @@ class Rebuild:
                 self._ids.update(fresh["decision_id"].to_pylist())
             if fresh.num_rows:
                 self._note_rows(fresh)
-                table.commit(table.write(fresh, self._state))
+                # By their names: the ids that they carry are those of the table before.
+                named = pa.table(fresh.columns, names=fresh.column_names)
+                table.commit(table.write(named, self._state))
                 count += fresh.num_rows
         if self._contract.id == DECISIONS_TABLE:
             self._known = {}  # they are told apart by their ids; their offsets are no stream of a device
@@ -300,6 +317,7 @@ class Rebuild:
             known={QUARANTINE: {}, name: self._known},
             logs=self._state.logs,
             begins=at,
+            layouts={name: table.layout},
         )
         count = 0
         for change in plan(messages, view, self._clock.now_ms()).changes:

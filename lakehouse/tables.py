@@ -20,6 +20,7 @@ PERSONAL_PROPERTY: Final = (
     "fieldlake.personal-fields"  # table property: columns that may name a person, comma-separated
 )
 
+PERSONAL: Final = "personal"  # classification of what may name a person
 METRICS_PREFIX: Final = "write.metadata.metrics.column."  # table property: how much is noted of a column, by its name
 
 # Rows of a row group: the unit a reader skips. Lookups of one subject read one or two of them.
@@ -47,12 +48,12 @@ def table_properties(contract: Contract) -> dict[str, str]:
         SUBJECT_PROPERTY: contract.subject_field or "",
         EVENT_TIME_PROPERTY: contract.event_time_field or "",
         RETENTION_PROPERTY: str(contract.retention_days),
-        PERSONAL_PROPERTY: ",".join(f.name for f in contract.fields if f.classification == "personal"),
+        PERSONAL_PROPERTY: ",".join(f.name for f in contract.fields if f.classification == PERSONAL),
     }
     for field in contract.fields:
         # Bounds would copy names into the metadata, and prune nothing: only the subject is asked for.
-        if field.classification == "personal":
-            properties[f"write.metadata.metrics.column.{field.name}"] = "counts"
+        if field.classification == PERSONAL:
+            properties[f"{METRICS_PREFIX}{field.name}"] = "counts"
     if contract.subject_field is not None:
         properties[f"{METRICS_PREFIX}{contract.subject_field}"] = "full"
     return properties

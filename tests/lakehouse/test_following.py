@@ -16,6 +16,7 @@ from pyiceberg.types import StringType
 from contracts.contract import Contract, Conversion, Field, FieldType
 from lakehouse.errors import CommitConflictError, SchemaBehindError, StoreUnavailableError, TableConflictError
 from lakehouse.evolution import EVOLVE_TRIES_MAX, follow, layout_of
+from lakehouse.history import ensure_history
 from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.landing import backfilled, land
 from lakehouse.layout import COLUMNS_PROPERTY, Column
@@ -129,6 +130,19 @@ def test_who_writes_old_rows_anew_fills_the_newest_meaning(lake: IcebergLake, ta
     assert found(table, "pressure") == [(None,), (None,), (None,)]
     assert compact(table.table, quiet=True).files == 3
     assert sorted(found(table, "pressure", "pressure__v1")) == [("0", 0), ("1", 1), ("2", 2)]
+
+
+@pytest.mark.parametrize("gone", ["pressure", "pressure__v1"])
+def test_a_meaning_that_somebody_dropped_by_hand_fills_nothing(
+    lake: IcebergLake, table: IcebergTable, gone: str
+) -> None:
+    second = version("2.0.0", field(1), field(2, type=TEXT), field(3))
+    lake.open(second)
+    put(table, second, {"asset": "a", "pressure": "own"})
+    with table.table.update_schema() as change:
+        change.delete_column(gone)
+    rows = table.table.scan().to_arrow()
+    assert backfilled(rows, layout_of(table.table.metadata)).equals(rows)
 
 
 def test_what_the_newest_meaning_has_is_not_filled_again(lake: IcebergLake, table: IcebergTable) -> None:
@@ -287,6 +301,33 @@ def test_a_column_that_somebody_dropped_by_hand_comes_back_empty(lake: IcebergLa
     lake.open(replace(FIRST, version="1.0.1"))
     assert names(table.table) == ["asset", "pressure", "took"]
     assert found(table, "pressure") == [(None,)]
+
+
+def test_a_column_that_names_a_person_is_told_of_whatever_it_is_called(lake: IcebergLake, table: IcebergTable) -> None:
+    person = field(1, classification="personal")
+    second = version("2.0.0", replace(person, name="who"), field(2, type=TEXT, classification="personal"))
+    lake.open(version("1.1.0", person, field(2, classification="personal")))
+    lake.open(replace(second, subject_field="who", sort_fields=()))
+    lake.open(version("1.2.0", person, field(2, type=DOUBLE, classification="personal")))
+    table.reload()
+    properties = table.table.properties
+    assert properties["fieldlake.personal-fields"] == "who,pressure,pressure__v1,pressure__v1_2"
+    assert {name.rpartition(".")[2]: value for name, value in properties.items() if ".metrics.column." in name} == {
+        "who": "full", "pressure": "counts", "pressure__v1": "counts", "pressure__v1_2": "counts",
+    }  # fmt: skip
+    assert follow(table.table, second) == ()
+
+
+def test_a_dropped_column_by_which_files_are_parted_stays_under_another_name(
+    lake: IcebergLake, table: IcebergTable
+) -> None:
+    put(table, FIRST, {"asset": "机-1"})
+    ensure_history(table.table)
+    plain = replace(version("1.1.0", field(2), Field(7, "asset", TEXT)), subject_field=None, sort_fields=())
+    lake.open(plain)
+    put(table, plain, {"asset": "other"})
+    assert names(table.table) == ["pressure", "asset", "asset__v1"]
+    assert found(table, "asset", "asset__v1") == [(None, "机-1"), ("other", None)]
 
 
 def test_schemas_that_no_snapshot_needs_are_forgotten(lake: IcebergLake, table: IcebergTable) -> None:
