@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -26,7 +26,7 @@ from benchmarks.lake import workload
 from benchmarks.lake.ground import Ground, Tell, ground
 from benchmarks.lake.plots import panels
 from benchmarks.lake.publish import Publishing, job_of
-from benchmarks.lake.send import Job, Sending
+from benchmarks.lake.send import Job, Sending, Sent
 from benchmarks.lake.sightings import Sightings
 from benchmarks.lake.tables import PASSING as TABLE_PASSING
 from benchmarks.lake.tables import TableWatch
@@ -69,6 +69,18 @@ FULL: Final = Sizes()
 QUICK: Final = Sizes(events_per_s=400, batch_rows=20, devices=2, warm_up_s=5.0, measured_s=10.0, history_batches=5)
 
 
+class _Measured(NamedTuple):
+    """What one run has seen, from `from_s` on."""
+
+    from_s: float
+    sightings: Sightings
+    sent: Sent
+    shapes: Sampler
+    looking: Observer
+    asking: Observer
+    lookups: "Lookups"
+
+
 def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     """Measure both."""
     live = workload.readings("bench_live")
@@ -102,14 +114,19 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
             entries.kill()
             watch.close()
         tell(f"{sent.batches} batches, sender behind by {sent.behind_ms_max} ms at most")
-    seen = sightings.latencies_ms(measured_from_s)
+    return _told(_Measured(measured_from_s, sightings, sent, shapes, looking, asking, lookups), sizes, folder)
+
+
+def _told(found: _Measured, sizes: Sizes, folder: Path) -> Result:
+    """Return the figures, and draw the plot. Raises OperatorMustActError when nothing was seen."""
+    seen, server_ms = found.sightings.latencies_ms(found.from_s), found.lookups.server_ms
     visible = seen[np.isfinite(seen)]
-    if not len(visible) or not lookups.server_ms:
+    if not len(visible) or not server_ms:
         raise OperatorMustActError(
-            f"freshness: {len(visible)} batches seen, {len(lookups.server_ms)} lookups answered: "
-            f"{looking.errors[:3]} {asking.errors[:3]}"
+            f"freshness: {len(visible)} batches seen, {len(server_ms)} lookups answered: "
+            f"{found.looking.errors[:3]} {found.asking.errors[:3]}"
         )
-    spread, served = latency(visible.tolist()), latency(lookups.server_ms)
+    spread, served = latency(visible.tolist()), latency(server_ms)
     figures: Figures = {
         "freshness_p50_ms": spread.p50_ms,
         "freshness_p99_ms": spread.p99_ms,
@@ -118,29 +135,23 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         "lookup_p99_ms": served.p99_ms,
         "lookup_p50_ms": served.p50_ms,
     }
+    shape = {key: found.shapes.series(key, found.from_s) for key in ("files", "snapshots")}
+    points = {"batch": found.sightings.points(found.from_s, POINTS)}
     panels(
         folder / f"{NAME}.png",
-        [
-            ("from publish to Trino", "s", "ms", {"batch": sightings.points(measured_from_s, POINTS)}),
-            (
-                "the table meanwhile",
-                "s",
-                "",
-                {key: shapes.series(key, measured_from_s) for key in ("files", "snapshots")},
-            ),
-        ],
+        [("from publish to Trino", "s", "ms", points), ("the table meanwhile", "s", "", shape)],
         dots=True,
     )
     how = {
         "sizes": msgspec.to_builtins(sizes),
         "running": "the whole stack, the senders and this reader on the same machine",
         "batches": len(seen),
-        "looks": looking.calls,
+        "looks": found.looking.calls,
         "look_pause_ms": LOOK_PAUSE_S * 1_000,
-        "sender_behind_ms_max": sent.behind_ms_max,
+        "sender_behind_ms_max": found.sent.behind_ms_max,
         "lookups": msgspec.to_builtins(served) | {"at": "the server, by its Server-Timing header"},
-        "lookups_at_client_ms": msgspec.to_builtins(latency(asking.latencies_ms())),
-        "errors": {"looks": looking.errors, "lookups": asking.errors},
+        "lookups_at_client_ms": msgspec.to_builtins(latency(found.asking.latencies_ms())),
+        "errors": {"looks": found.looking.errors, "lookups": found.asking.errors},
     }
     return result(NAME, how, figures)
 

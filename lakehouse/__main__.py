@@ -13,27 +13,21 @@ from lakehouse.config import LakeConfig
 from lakehouse.iceberg import IcebergLake
 from lakehouse.ingest import Ingest
 from lakehouse.kafka import KafkaLog
-from lakehouse.process import ReadyFile, WallClock, beside, serve
-from lakehouse.status import IngestStatus, StatusFile
+from lakehouse.process import WallClock, serve, shown
+from lakehouse.status import IngestStatus
 
 
 def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
     """Follow the log until stopped."""
     clock = WallClock()
     status = IngestStatus(pid=os.getpid())
-    status_file = StatusFile(beside(path, "status.json"), status, clock.now_ms)
-    ready_file = ReadyFile(beside(path, "ready"), ready)
-    ingest = Ingest(
-        KafkaLog(config.kafka_bootstrap), IcebergLake(config.catalogs), clock, config.commit_interval_ms, status
-    )
-    status_file.start()
-    ready_file.start()
-    try:
-        ingest.run(stop, ready)
-    finally:
-        ready_file.stop()
-        status_file.stop()
-        ingest.close()
+    with shown(path, status, ready):
+        log, lake = KafkaLog(config.kafka_bootstrap), IcebergLake(config.catalogs)
+        ingest = Ingest(log, lake, clock, config.commit_interval_ms, status)
+        try:
+            ingest.run(stop, ready)
+        finally:
+            ingest.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,6 +16,7 @@ import msgspec
 
 from contracts.errors import OperatorMustActError
 from lakehouse.errors import ConfigError
+from lakehouse.status import Status, StatusFile
 
 EXIT_OPERATOR_MUST_ACT: Final = 2
 READY_CHECK_S: Final = 0.1  # seconds between two looks at whether the process is ready
@@ -107,6 +109,22 @@ def serve(
         _log.error("%s", error)
         return EXIT_OPERATOR_MUST_ACT
     return 0
+
+
+@contextmanager
+def shown(config: Path, status: Status, ready: threading.Event) -> Iterator[None]:
+    """Have a status and whether the process is ready lie beside its configuration, for as long as this lasts."""
+    files = (
+        StatusFile(beside(config, "status.json"), status, WallClock().now_ms),
+        ReadyFile(beside(config, "ready"), ready),
+    )
+    for file in files:
+        file.start()
+    try:
+        yield
+    finally:
+        for file in reversed(files):
+            file.stop()
 
 
 def beside(config: Path, ending: str) -> Path:

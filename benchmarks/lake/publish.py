@@ -6,7 +6,6 @@ begin (Unix s), the last one what was done.
 """
 
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -21,14 +20,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.lake.batches import templates
 from benchmarks.lake.ground import Ground
+from benchmarks.lake.job_process import JobProcess
 from benchmarks.lake.send import Sent
 from contracts import contract as contracts
 from contracts import topics
 from contracts.errors import OperatorMustActError
 from infra.fleet.identity import ensure_identities
 from infra.launcher.endpoints import Endpoints, endpoints_file, read_endpoints
-from infra.launcher.supervision import base_environment
-from infra.setup.paths import lake_python
 
 SHARD: Final = 0  # the local stack has one gateway, which owns this shard
 CONNECT_WITHIN_S: Final = 30.0
@@ -113,46 +111,20 @@ def _connect(endpoints: Endpoints, names: Sequence[str]) -> list[mqtt.Client]:
     return clients
 
 
-class Publishing:
+class Publishing(JobProcess):
     """A job in a process of its own."""
 
     def __init__(self, place: Ground, job: Job) -> None:
+        super().__init__(place, "benchmarks.lake.publish", job.name, job)
         self.job = job
-        path = place.folder / f"{job.name}.publish.json"
-        path.write_bytes(msgspec.json.encode(job))
-        self._process = subprocess.Popen(
-            [str(lake_python()), "-m", "benchmarks.lake.publish", str(path)],
-            env=base_environment(place.settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
 
     def begin_s(self) -> float:
         """Return when the first batch is due (Unix s), once all devices are connected."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._raise()
-        return float(line)
+        return self.first_number()
 
     def result(self) -> Sent:
         """Wait for its end and return what was done."""
-        out, _ = self._process.communicate()
-        if self._process.returncode != 0:
-            self._raise()
-        return msgspec.json.decode(out.splitlines()[-1], type=Sent)
-
-    def kill(self) -> None:
-        """End it if it still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def _raise(self) -> None:
-        self._process.wait()
-        said = self._process.stderr.read() if self._process.stderr is not None else b""
-        raise OperatorMustActError(f"publisher {self.job.name}: ended: {said.decode(errors='replace')[-2_000:]}")
+        return self.done(Sent)
 
 
 def job_of(

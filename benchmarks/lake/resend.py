@@ -6,7 +6,6 @@ the process ends when everything is covered. The last line on standard output is
 """
 
 import itertools
-import subprocess
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from benchmarks.lake.batches import Template, templates
 from benchmarks.lake.ground import Ground
+from benchmarks.lake.job_process import JobProcess
 from benchmarks.lake.judge import Sent
 from benchmarks.lake.marks import Marks
 from benchmarks.lake.send import Headers
@@ -29,8 +29,6 @@ from contracts import ranges, topics
 from contracts.contract import Contract
 from contracts.errors import OperatorMustActError
 from contracts.ranges import RangeSet
-from infra.launcher.supervision import base_environment
-from infra.setup.paths import lake_python
 
 EPOCH: Final = 1
 AHEAD: Final = 256  # batches that are made at once
@@ -224,34 +222,17 @@ def _producer(bootstrap: str) -> Log:
     return log
 
 
-class Resending:
+class Resending(JobProcess):
     """The devices as a process of their own."""
 
     def __init__(self, ground: Ground, job: Job) -> None:
-        path = ground.folder / "resend.job.json"
-        path.write_bytes(msgspec.json.encode(job))
+        super().__init__(ground, "benchmarks.lake.resend", "devices", job)
         self._stop = Path(job.stop_file)
-        self._process = subprocess.Popen(
-            [str(lake_python()), "-m", "benchmarks.lake.resend", str(path)],
-            env=base_environment(ground.settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
 
     def finish(self) -> Ledger:
         """Let them end and return what they have made. Raises OperatorMustActError when not all is acknowledged."""
         self._stop.touch()
-        out, said = self._process.communicate()
-        if self._process.returncode != 0:
-            raise OperatorMustActError(f"devices: ended: {said.decode(errors='replace')[-2_000:]}")
-        return msgspec.json.decode(out.splitlines()[-1], type=Ledger)
-
-    def kill(self) -> None:
-        """End it if it still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+        return self.done(Ledger)
 
 
 def main(arguments: list[str]) -> int:

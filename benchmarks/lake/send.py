@@ -4,7 +4,6 @@ Without a rate as fast as the log takes them; with one by a schedule that waits 
 the moment it was due. The last line on standard output is what was done (`Sent`).
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +16,10 @@ from msgspec import Struct
 
 from benchmarks.lake.batches import templates
 from benchmarks.lake.ground import Ground
+from benchmarks.lake.job_process import JobProcess
 from contracts import contract as contracts
 from contracts import topics
 from contracts.errors import OperatorMustActError
-from infra.launcher.supervision import base_environment
-from infra.setup.paths import lake_python
 
 FLUSH_WITHIN_S: Final = 120.0
 QUEUE_MESSAGES: Final = 200_000
@@ -130,38 +128,16 @@ def _producer(bootstrap: str) -> Producer:
     )
 
 
-class Sending:
+class Sending(JobProcess):
     """A job in a process of its own; `result` waits for it."""
 
     def __init__(self, ground: Ground, job: Job) -> None:
+        super().__init__(ground, "benchmarks.lake.send", f"{job.name}-{job.first_seq}-{job.epoch}", job)
         self.job = job
-        path = ground.folder / f"{job.name}-{job.first_seq}-{job.epoch}.job.json"
-        path.write_bytes(msgspec.json.encode(job))
-        self._process = subprocess.Popen(
-            [str(lake_python()), "-m", "benchmarks.lake.send", str(path)],
-            env=base_environment(ground.settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self._process.poll() is not None
 
     def result(self) -> Sent:
         """Wait for its end and return what was done. Raises OperatorMustActError with what it said otherwise."""
-        out, said = self._process.communicate()
-        if self._process.returncode != 0:
-            raise OperatorMustActError(f"sender {self.job.name}: ended: {said.decode(errors='replace')[-2_000:]}")
-        return msgspec.json.decode(out.splitlines()[-1], type=Sent)
-
-    def kill(self) -> None:
-        """End it if it still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+        return self.done(Sent)
 
 
 def main(arguments: list[str]) -> int:

@@ -6,7 +6,6 @@ What no watermark covers is sent again. The first line on standard output is the
 done.
 """
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,13 +20,11 @@ from msgspec import Struct
 from benchmarks.lake.batches import Template, templates
 from benchmarks.lake.changes import Change
 from benchmarks.lake.ground import Ground
+from benchmarks.lake.job_process import JobProcess
 from benchmarks.lake.marks import Marks
 from benchmarks.lake.send import Sent
 from contracts import ranges, topics
 from contracts.contract import Contract
-from contracts.errors import OperatorMustActError
-from infra.launcher.supervision import base_environment
-from infra.setup.paths import lake_python
 
 EPOCH: Final = 1
 LEAD_S: Final = 3.0
@@ -168,45 +165,19 @@ def _uncovered(job: Job, marks: Marks, end: int) -> list[tuple[int, int]]:
     return found
 
 
-class Varying:
+class Varying(JobProcess):
     """The devices as a process of their own."""
 
     def __init__(self, place: Ground, job: Job) -> None:
-        path = place.folder / "vary.job.json"
-        path.write_bytes(msgspec.json.encode(job))
-        self._process = subprocess.Popen(
-            [str(lake_python()), "-m", "benchmarks.lake.vary", str(path)],
-            env=base_environment(place.settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        super().__init__(place, "benchmarks.lake.vary", "devices", job)
 
     def begin_s(self) -> float:
         """Return when the first batch is due (Unix s)."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._raise()
-        return float(line)
+        return self.first_number()
 
     def result(self) -> Sent:
         """Wait for its end and return what was done."""
-        out, said = self._process.communicate()
-        if self._process.returncode != 0:
-            raise OperatorMustActError(f"devices: ended: {said.decode(errors='replace')[-2_000:]}")
-        return msgspec.json.decode(out.splitlines()[-1], type=Sent)
-
-    def kill(self) -> None:
-        """End it if it still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def _raise(self) -> None:
-        self._process.wait()
-        said = self._process.stderr.read() if self._process.stderr is not None else b""
-        raise OperatorMustActError(f"devices: ended: {said.decode(errors='replace')[-2_000:]}")
+        return self.done(Sent)
 
 
 def main(arguments: list[str]) -> int:

@@ -12,26 +12,21 @@ from pathlib import Path
 from lakehouse.catalog import open_catalog
 from lakehouse.config import LakeConfig
 from lakehouse.maintenance.keeper import Keeper
-from lakehouse.process import ReadyFile, WallClock, beside, serve
-from lakehouse.status import MaintenanceStatus, StatusFile
+from lakehouse.process import WallClock, serve, shown
+from lakehouse.status import MaintenanceStatus
 
 
 def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
     """Pass over the tables until stopped."""
     clock = WallClock()
     status = MaintenanceStatus(pid=os.getpid())
-    status_file = StatusFile(beside(path, "status.json"), status, clock.now_ms)
-    ready_file = ReadyFile(beside(path, "ready"), ready)
-    catalogs = tuple(open_catalog(catalog) for catalog in config.catalogs)
-    status_file.start()
-    ready_file.start()
-    try:
-        Keeper(catalogs, clock, status).run(config.maintenance_interval_ms, stop, ready)
-    finally:
-        ready_file.stop()
-        status_file.stop()
-        for catalog in catalogs:
-            catalog.engine.dispose()
+    with shown(path, status, ready):
+        catalogs = tuple(open_catalog(catalog) for catalog in config.catalogs)
+        try:
+            Keeper(catalogs, clock, status).run(config.maintenance_interval_ms, stop, ready)
+        finally:
+            for catalog in catalogs:
+                catalog.engine.dispose()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,27 +14,20 @@ from lakehouse.mirror.follower import Mirror
 from lakehouse.mirror.log import KafkaChanges
 from lakehouse.mirror.postgres import PostgresMirror
 from lakehouse.mirror.status import MirrorStatus
-from lakehouse.process import ReadyFile, WallClock, beside, serve
-from lakehouse.status import StatusFile
+from lakehouse.process import WallClock, serve, shown
 
 
 def work(config: MirrorConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
     """Follow the log until stopped."""
     clock = WallClock()
     status = MirrorStatus(pid=os.getpid())
-    status_file = StatusFile(beside(path, "status.json"), status, clock.now_ms)
-    ready_file = ReadyFile(beside(path, "ready"), ready)
-    mirror = Mirror(
-        KafkaChanges(config.kafka_bootstrap), PostgresMirror(config.database), clock, config.batch_changes_max, status
-    )
-    status_file.start()
-    ready_file.start()
-    try:
-        mirror.run(stop, ready)
-    finally:
-        ready_file.stop()
-        status_file.stop()
-        mirror.close()
+    with shown(path, status, ready):
+        log, tables = KafkaChanges(config.kafka_bootstrap), PostgresMirror(config.database)
+        mirror = Mirror(log, tables, clock, config.batch_changes_max, status)
+        try:
+            mirror.run(stop, ready)
+        finally:
+            mirror.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from lakehouse.catalog import open_catalog
 from lakehouse.kafka import KafkaLog
-from lakehouse.process import ReadyFile, WallClock, beside, serve
+from lakehouse.process import WallClock, beside, serve, shown
 from lakehouse.quality.config import QualityConfig
 from lakehouse.quality.engine import Engine
 from lakehouse.quality.watcher import Watcher
 from lakehouse.sending import Sender
-from lakehouse.status import QualityStatus, StatusFile
+from lakehouse.status import QualityStatus
 
 NICENESS: Final = 19  # the least: whoever commits or queries goes first
 CPU_THREADS: Final = 1
@@ -36,23 +36,18 @@ def work(config: QualityConfig, path: Path, stop: threading.Event, ready: thread
     pa.set_io_thread_count(IO_THREADS)
     clock = WallClock()
     status = QualityStatus(pid=os.getpid())
-    status_file = StatusFile(beside(path, "status.json"), status, clock.now_ms)
-    ready_file = ReadyFile(beside(path, "ready"), ready)
-    catalogs = tuple(open_catalog(catalog) for catalog in config.catalogs)
-    log = KafkaLog(config.kafka_bootstrap)
-    status_file.start()
-    ready_file.start()
-    try:
-        engine = None if config.engine is None else Engine(config.engine)
-        send = Sender(config.kafka_bootstrap).send
-        memory_file = beside(path, "memory.json")
-        Watcher(config, catalogs, log, send, Judge(), engine, clock, status, memory_file).run(stop, ready)
-    finally:
-        ready_file.stop()
-        status_file.stop()
-        log.close()
-        for catalog in catalogs:
-            catalog.engine.dispose()
+    with shown(path, status, ready):
+        catalogs = tuple(open_catalog(catalog) for catalog in config.catalogs)
+        log = KafkaLog(config.kafka_bootstrap)
+        try:
+            engine = None if config.engine is None else Engine(config.engine)
+            send = Sender(config.kafka_bootstrap).send
+            memory_file = beside(path, "memory.json")
+            Watcher(config, catalogs, log, send, Judge(), engine, clock, status, memory_file).run(stop, ready)
+        finally:
+            log.close()
+            for catalog in catalogs:
+                catalog.engine.dispose()
 
 
 def main(arguments: list[str] | None = None) -> int:
