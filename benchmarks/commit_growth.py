@@ -53,12 +53,14 @@ QUICK: Final = Sizes(commits=30, early=10, window=10, seconds_max=60.0, parts=(s
 class Commits:
     """Durations of the commits by their number, gathered from one state of the status file after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, contract: str) -> None:
         self.took_ms: dict[int, float] = {}
+        self._contract = contract
 
     def take(self, status: dict[str, Any]) -> int:
         """Take over what a state says; return the number of the newest commit."""
-        newest, recent = int(status.get("rounds", 0)), status.get("recent_commits_ms", [])
+        newest = int(status.get("commits", {}).get(self._contract, 0))
+        recent = status.get("recent_commits_ms", {}).get(self._contract, [])
         for place, took_ms in enumerate(recent):
             self.took_ms[newest - len(recent) + 1 + place] = float(took_ms)
         return newest
@@ -82,7 +84,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
             sizes.batch_rows,
             rate_batches_per_s=sizes.batches_per_s,
         )
-        watch, commits = TableWatch(place, contract), Commits()
+        watch, commits = TableWatch(place, contract), Commits(contract.id)
         watch.await_table()
         sending = Sending(place, job)
         try:

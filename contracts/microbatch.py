@@ -47,6 +47,7 @@ SEALED_AT_MS_MAX: Final = 253_402_300_799_999  # the end of the year 9999, the l
 
 _LAYOUT: Final = struct.Struct("<4sBBHQIIQQIIII")
 _CHECKSUM_AT: Final = HEADER_BYTES - 4
+_RAW_BYTES_AT: Final = _CHECKSUM_AT - 4
 _WIDTHS_BITS: Final = {
     "codec": 8, "flags": 16, "fingerprint": 64, "epoch": 32, "dictionary_id": 32,
     "first_seq": 64, "sealed_at_ms": 64, "span": 32, "rows": 32, "raw_bytes": 32,
@@ -138,6 +139,13 @@ def parse(batch: bytes) -> tuple[Header, memoryview]:
     )  # fmt: skip
     _check_limits(header)
     return header, payload
+
+
+def claimed_raw_bytes(batch: bytes) -> int:
+    """Return what a batch says it inflates to, at most RAW_BYTES_MAX, unchecked; 0 for what does not look like one."""
+    if len(batch) < HEADER_BYTES or not batch.startswith(MAGIC):
+        return 0
+    return min(RAW_BYTES_MAX, int.from_bytes(batch[_RAW_BYTES_AT:_CHECKSUM_AT], "little"))
 
 
 def _check_widths(header: Header) -> None:

@@ -52,6 +52,16 @@ def missing(ranges: RangeSet, first: int, end: int) -> RangeSet:
     return tuple(gaps)
 
 
+def common(ranges: RangeSet, first: int, end: int) -> RangeSet:
+    """Return the parts of [first, end) that the set holds."""
+    return tuple((max(first, low), min(end, high)) for low, high in ranges if low < end and high > first)
+
+
+def without(ranges: RangeSet, others: RangeSet) -> RangeSet:
+    """Return what the set holds and the other set does not."""
+    return tuple(part for first, end in ranges for part in missing(others, first, end))
+
+
 def covers(ranges: RangeSet, first: int, end: int) -> bool:
     """Say whether the set holds every number of [first, end)."""
     return not missing(ranges, first, end)

@@ -27,6 +27,8 @@ CANDIDATES: Final = "fieldlake.candidates"
 DECISIONS: Final = "fieldlake.decisions"
 DEAD: Final = "fieldlake.dead"
 CRM_CHANGES: Final = "fieldlake.crm.changes"
+HANDOVERS: Final = "fieldlake.handovers"
+SETTLEMENTS: Final = "fieldlake.settlements"
 
 ORIGIN_HEADER: Final = "origin"  # Kafka header on `fieldlake.batches`; the key is the origin too
 
@@ -39,6 +41,8 @@ KAFKA_TOPICS: Final = (
     LogTopic(DECISIONS, 1, False, "subject", "decision"),
     LogTopic(CRM_CHANGES, 4, False, "system/tenant/object/record", "change of a CRM record"),
     LogTopic(DEAD, 1, False, "origin", "dead letter"),
+    LogTopic(HANDOVERS, 8, False, "contract id", "files and claims of one round, for the table's committer"),
+    LogTopic(SETTLEMENTS, 1, False, "worker", "what became of a handover"),
 )
 
 

@@ -1,7 +1,7 @@
-"""Start the ingest process: `python -m lakehouse --config FILE`.
+"""Start an ingest worker: `python -m lakehouse --config FILE`.
 
-FILE is a `LakeConfig` in JSON. FILE.ready (our pid) is there while the log is followed and all tables are open;
-FILE.status.json is replaced once a second (`lakehouse.status.IngestStatus`).
+FILE is a `LakeConfig` in JSON; workers that share the work differ in its `worker`. FILE.ready (our pid) is there while
+the worker has its share of the log; FILE.status.json is replaced once a second (`lakehouse.status.IngestStatus`).
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lakehouse.config import LakeConfig
 from lakehouse.iceberg import IcebergLake
-from lakehouse.ingest import Ingest
 from lakehouse.kafka import KafkaLog
 from lakehouse.process import WallClock, serve, shown
 from lakehouse.status import IngestStatus
+from lakehouse.worker import Worker
 
 
 def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
@@ -22,12 +22,12 @@ def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading
     clock = WallClock()
     status = IngestStatus(pid=os.getpid())
     with shown(path, status, ready):
-        log, lake = KafkaLog(config.kafka_bootstrap), IcebergLake(config.catalogs)
-        ingest = Ingest(log, lake, clock, config.commit_interval_ms, status)
+        log, lake = KafkaLog(config.kafka_bootstrap, config.worker), IcebergLake(config.catalogs)
+        worker = Worker(config.worker, log, lake, clock, config.commit_interval_ms, status)
         try:
-            ingest.run(stop, ready)
+            worker.run(stop, ready)
         finally:
-            ingest.close()
+            worker.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

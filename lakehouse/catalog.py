@@ -1,5 +1,7 @@
 """The catalog of tables: one row per table in a SQL database, one compare-and-set per commit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
@@ -10,7 +12,7 @@ from pyiceberg.table import CommitTableResponse, StagedTable, Table
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from lakehouse.config import CatalogConfig
@@ -46,6 +48,17 @@ class LakeCatalog(SqlCatalog):
         self._write_metadata(metadata, table.io, location)  # Step 2.
         self._move_pointer(table, location)  # Step 3.
         return CommitTableResponse.model_construct(metadata=metadata, metadata_location=location)
+
+    @contextmanager
+    def making(self, name: str) -> Iterator[None]:
+        """Let nobody else make a table of that name meanwhile: who comes second would leave a metadata file behind.
+
+        Held in the database, for whoever makes tables there. A catalog in SQLite is used by one thread alone.
+        """
+        with self.engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{self.name}.{name}", 0))))
+            yield
 
     @staticmethod
     def _write_metadata(metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:

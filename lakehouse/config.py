@@ -16,9 +16,13 @@ class CatalogConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LakeConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the ingest and the maintenance process."""
+    """Settings of an ingest worker and of the maintenance process.
+
+    `worker` names a worker among those that share the work. One that is restarted has its share back at once.
+    """
 
     kafka_bootstrap: str
     catalogs: tuple[CatalogConfig, ...]
+    worker: str = "ingest-1"
     commit_interval_ms: int = 250
     maintenance_interval_ms: int = 6_000  # about 25 commits of a busy table

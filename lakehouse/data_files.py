@@ -15,6 +15,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from lakehouse.handover import DataFileForm
 from lakehouse.landing import aligned
 from lakehouse.schema import arrow_schema
 from lakehouse.tables import ROW_GROUP_ROWS, SORT_PROPERTY
@@ -89,3 +90,42 @@ def store(table: Table, rows: pa.Table, spec: PartitionSpec, partition: Record) 
     )
     file.spec_id = spec.spec_id  # the library sets it only on what it reads, and needs it to delete a file
     return file
+
+
+def form_of(file: DataFile) -> DataFileForm:
+    """Return a data file in the form in which it is handed over."""
+    return DataFileForm(
+        path=file.file_path,
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+        column_sizes=dict(file.column_sizes or {}),
+        value_counts=dict(file.value_counts or {}),
+        null_counts=dict(file.null_value_counts or {}),
+        nan_counts=dict(file.nan_value_counts or {}),
+        lower_bounds=dict(file.lower_bounds or {}),
+        upper_bounds=dict(file.upper_bounds or {}),
+        split_offsets=tuple(file.split_offsets or ()),
+        sort_order_id=file.sort_order_id,
+    )
+
+
+def file_of(form: DataFileForm) -> DataFile:
+    """Return what was handed over as the library's data file."""
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=form.path,
+        file_format=FileFormat.PARQUET,
+        partition=NO_PARTITION,
+        record_count=form.rows,
+        file_size_in_bytes=form.size_bytes,
+        column_sizes=form.column_sizes,
+        value_counts=form.value_counts,
+        null_value_counts=form.null_counts,
+        nan_value_counts=form.nan_counts,
+        lower_bounds=form.lower_bounds,
+        upper_bounds=form.upper_bounds,
+        key_metadata=None,
+        split_offsets=list(form.split_offsets) or None,
+        equality_ids=None,
+        sort_order_id=form.sort_order_id,
+    )

@@ -4,6 +4,8 @@ FieldlakeError
 ├── RetrySafeError
 │   ├── CommitConflictError        other writers moved the table too often in a row: recover and repeat
 │   ├── SchemaBehindError          rows of a version newer than the table's columns as known here: open it again
+│   ├── StateMovedError            another committer has committed to the table: recover and settle again
+│   ├── StaleError                 a writer knows less than a table: read the states and the log again
 │   ├── EngineError                the SQL engine did not answer a question of the quality process
 │   ├── LogUnavailableError        the log did not answer or did not take a message
 │   └── StoreUnavailableError      an object store or catalog did not answer; no table was changed
@@ -13,7 +15,9 @@ FieldlakeError
     ├── ConfigError                the configuration file cannot be followed
     ├── DeleteFilesError           another engine has added delete files to a table that maintenance rewrites
     ├── ExpectationError           a file of expectations cannot be followed; the last good one stays in force
-    ├── FencedError                another ingest process writes the same table
+    ├── FencedError                another process does the work of this one
+    ├── HandoverError              a message between writers and committers cannot be read
+    ├── NameTakenError             another worker of the same name runs
     ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
     ├── ValueRefusedError          the database does not take a value of a CRM record; it goes to the dead letters
@@ -34,6 +38,14 @@ class CommitConflictError(RetrySafeError):
 
 class SchemaBehindError(RetrySafeError):
     """Rows of a contract version that the table's columns, as they are known here, do not follow yet."""
+
+
+class StateMovedError(RetrySafeError):
+    """Another committer has committed to a table that this one serves; nothing has happened."""
+
+
+class StaleError(RetrySafeError):
+    """A writer's knowledge of a table is behind it: the states are read again, then the log."""
 
 
 class EngineError(RetrySafeError):
@@ -65,7 +77,15 @@ class ExpectationError(OperatorMustActError):
 
 
 class FencedError(OperatorMustActError):
-    """Another ingest process has committed to a table that this one writes."""
+    """Another process does the work of this one; it stops, so that not both do."""
+
+
+class HandoverError(OperatorMustActError):
+    """A message between writers and committers is not one: another version of the program writes there."""
+
+
+class NameTakenError(OperatorMustActError):
+    """Another worker of the same name has taken this one's place in its groups."""
 
 
 class RowCountError(OperatorMustActError):

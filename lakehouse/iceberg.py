@@ -2,53 +2,54 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, cast
+from typing import Final
 from uuid import uuid4
 
 import pyarrow as pa
+from msgspec.structs import replace
 from pyiceberg.exceptions import (
     CommitFailedException,
     CommitStateUnknownException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
-    TableAlreadyExistsError,
 )
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from contracts.contract import Contract
+from lakehouse import streams
 from lakehouse.catalog import LakeCatalog, open_catalog
 from lakehouse.config import CatalogConfig
-from lakehouse.data_files import write_rows
+from lakehouse.data_files import file_of, form_of, write_rows
 from lakehouse.errors import (
     CommitConflictError,
     CommitOutcomeUnknownError,
-    FencedError,
+    StateMovedError,
     StoreUnavailableError,
     TableConflictError,
 )
 from lakehouse.evolution import first_columns, follow, layout_of
 from lakehouse.expiry import expire_within
-from lakehouse.landing import aligned
+from lakehouse.handover import DataFileForm
 from lakehouse.layout import COLUMNS_PROPERTY, Layout, encode_columns
-from lakehouse.ports import Recovered, Written
+from lakehouse.ports import Recovered
 from lakehouse.register import is_left_behind
-from lakehouse.schema import arrow_schema, iceberg_schema
-from lakehouse.state import STATE_PROPERTY, TableState, decode, encode
+from lakehouse.schema import iceberg_schema
+from lakehouse.state import STATE_PROPERTY, Kept, Next, TableState, encode
+from lakehouse.state_files import StateReader
+from lakehouse.streams import Streams
 from lakehouse.tables import table_properties
-from lakehouse.tail import Merge, Tail
-from lakehouse.transactions import LeanTransaction, ReplaceOwnFiles
+from lakehouse.transactions import LeanTransaction
 
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
 # conflicts in a row are rare; eight mean that somebody else writes here all the time.
 COMMIT_TRIES_MAX: Final = 8
-# Seconds after which files that were written are not committed any more: the sweep removes unreferenced files after
-# five times as long, and must never meet a commit that still wants them.
+# Seconds for which a commit is tried, and which its files may have waited before: the sweep removes unreferenced files
+# after more than twice as long as both together, and must never meet a commit that still wants them.
 COMMIT_WITHIN_S: Final = 120.0
 UNKNOWN: Final = (CommitStateUnknownException, SQLAlchemyError, OSError)
 
@@ -56,12 +57,11 @@ _log = logging.getLogger(__name__)
 
 
 class IcebergTable:
-    """One table, written by one ingest process. Not for use from two threads at once."""
+    """One table. Not for use from two threads at once."""
 
     def __init__(self, table: Table, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._table, self._monotonic_s = table, monotonic_s
         self._state_location: str | None = None
-        self._tail = Tail()
         self._layout: tuple[TableMetadata, Layout] | None = None
 
     @property
@@ -81,54 +81,50 @@ class IcebergTable:
 
     def recover(self) -> Recovered:
         """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
-        self._tail.clear()
         with _answers(f"table {self._name}"):
             self._table.refresh()
             snapshot = state_snapshot(self._table)
-            self._state_location = state_location(snapshot)
-            if snapshot is None or self._state_location is None:
-                return Recovered(TableState(), None)
-            with self._table.io.new_input(self._state_location).open() as stream:
-                return Recovered(decode(stream.read(), self._state_location), snapshot.snapshot_id)
+            location = self._state_location = state_location(snapshot)
+            if snapshot is None or location is None:
+                return Recovered(Kept(TableState(), None, Streams()), None)
+            return Recovered(StateReader().read(self._table.io, location), snapshot.snapshot_id)
 
     def reload(self) -> None:
         """Take over a changed schema."""
-        self._tail.clear()
         with _answers(f"table {self._name}"):
             self._table.refresh()
 
-    def write(self, rows: pa.Table | None, state: TableState) -> Written:
-        """Store the state file and, when there are rows, one data file, which may stand for older ones too."""
-        # Not named .zst: Arrow would take that for an order to compress what is compressed already.
-        location = f"{self._table.location()}/metadata/fieldlake-{uuid4()}.state"
-        written_s = self._monotonic_s()
+    def write(self, rows: pa.Table) -> tuple[DataFileForm, ...]:
+        """Store rows in the order in which they come as a data file; nothing refers to it yet."""
         with _answers(f"store of table {self._name}"):
-            with self._table.io.new_output(location).create(overwrite=True) as stream:
-                stream.write(encode(state))
-            merge = None if rows is None else self._tail.plan(rows)
-            files = () if merge is None else self._store(merge)
-        return Written(location, files, written_s, merge)
+            return tuple(map(form_of, write_rows(self._table, rows, sort=False)))
 
-    def commit(self, written: Written) -> int:
-        """Make the files current in one snapshot; see `lakehouse.ports.LakeTable.commit`.
+    def store(self, state: Next) -> tuple[Next, str]:
+        """Store the files of a state; see `lakehouse.ports.LakeTable.store`."""
+        with _answers(f"store of table {self._name}"):
+            if state.part is not None:
+                part = self._put("part", streams.encode(state.part))
+                state = replace(state, root=replace(state.root, parts=(*state.root.parts, part)))
+            return state, self._put("state", encode(state.root))
 
-        1. look       the newest state must be the one this process knows, or its own that landed unseen.
-        2. append     against exactly that snapshot. Conflict: nothing happened, look again. The files of the tail may
-                      be gone by then, so the rows are written once more, alone.
+    def commit(self, files: Sequence[DataFileForm], location: str) -> int:
+        """Make data files and a state current in one snapshot; see `lakehouse.ports.LakeTable.commit`.
+
+        1. look       the newest state must be the one this object knows, or its own that landed unseen.
+        2. append     against exactly that snapshot. Conflict: nothing happened, look again.
         3. unknown    the answer was lost: look again; the state's unique location says whether it landed. Should it
                       land later still, the compare-and-set of step 2 fails and the next look finds it.
         """
         unknown: BaseException | None = None
+        begun_s = self._monotonic_s()
         for attempt in range(COMMIT_TRIES_MAX):
             try:
                 if attempt:
                     self._table.refresh()
-                    self._tail.clear()
-                if (landed := self._landed(written)) is not None:  # Step 1.
+                if (landed := self._landed(location)) is not None:  # Step 1.
                     return landed
-                self._check_age(written)
-                written = self._alone(written) if attempt else written
-                return self._append(written)  # Step 2.
+                self._check_age(self._monotonic_s() - begun_s)
+                return self._append(files, location)  # Step 2.
             except CommitFailedException as conflict:
                 _log.info("commit to %s: moved by another writer, try %d: %s", self._name, attempt + 1, conflict)
             except UNKNOWN as error:  # Step 3.
@@ -145,58 +141,42 @@ class IcebergTable:
     def _name(self) -> str:
         return ".".join(self._table.name())
 
-    def _landed(self, written: Written) -> int | None:
+    def _landed(self, location: str) -> int | None:
         snapshot = state_snapshot(self._table)
         found = state_location(snapshot)
-        if snapshot is not None and found == written.state_location:
+        if snapshot is not None and found == location:
             self._state_location = found
             return snapshot.snapshot_id
         if found != self._state_location:
-            raise FencedError(
+            raise StateMovedError(
                 f"table {self._name}: expected {self._state_location} as the newest state, found {found}: another "
-                "ingest process writes here; stop one of the two, the other goes on from the table by itself"
+                "committer serves it; what is in hand is settled again by its state"
             )
         return None
 
-    def _check_age(self, written: Written) -> None:
-        age_s = self._monotonic_s() - written.written_s
+    def _check_age(self, age_s: float) -> None:
         if age_s > COMMIT_WITHIN_S:
             raise CommitConflictError(
-                f"commit to {self._name}: its files are {age_s:.0f} s old, at most {COMMIT_WITHIN_S:.0f} s are "
-                "allowed: they are written anew from the log"
+                f"commit to {self._name}: tried for {age_s:.0f} s, at most {COMMIT_WITHIN_S:.0f} s are allowed: what "
+                "it would add is written anew from the log"
             )
 
-    def _store(self, merge: Merge) -> tuple[DataFile, ...]:
-        columns = arrow_schema(self._table.schema())
-        rows = pa.concat_tables([aligned(rows, columns) for rows in merge.rows])
-        return write_rows(self._table, rows, merge.level > 0)
-
-    def _alone(self, written: Written) -> Written:
-        """Return the same commit without what it would have replaced."""
-        merge = cast(Merge | None, written.merge)
-        if merge is None or not merge.replaces:
-            return written
-        alone = Merge(merge.rows[-1:], (), 0)
-        return Written(written.state_location, self._store(alone), written.written_s, alone)
-
-    def _append(self, written: Written) -> int:
-        merge = cast(Merge | None, written.merge)
-        own = {} if merge is None else {kept.snapshot_id: kept.file for kept in merge.replaces}
-        properties = {STATE_PROPERTY: written.state_location}
+    def _append(self, files: Sequence[DataFileForm], location: str) -> int:
         transaction = LeanTransaction(self._table)
-        with (
-            ReplaceOwnFiles(transaction, self._table.io, properties, own)
-            if own
-            else transaction.update_snapshot(snapshot_properties=properties).merge_append()
-        ) as producer:
-            for added in written.files:
-                producer.append_data_file(cast(DataFile, added))
+        with transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: location}).merge_append() as producer:
+            for added in files:
+                producer.append_data_file(file_of(added))
         expire_within(transaction, self._table)
         transaction.commit_transaction()
-        self._state_location = written.state_location
-        if merge is not None:
-            self._tail.committed(merge, cast(DataFile, written.files[0]), producer.snapshot_id)
+        self._state_location = location
         return producer.snapshot_id
+
+    def _put(self, kind: str, data: bytes) -> str:
+        # Not named .zst: Arrow would take that for an order to compress what is compressed already.
+        location = f"{self._table.location()}/metadata/fieldlake-{uuid4()}.{kind}"
+        with self._table.io.new_output(location).create(overwrite=True) as stream:
+            stream.write(data)
+        return location
 
 
 class IcebergLake:
@@ -248,21 +228,26 @@ def _ancestry(table: Table) -> list[Snapshot]:
 
 
 def _create(catalog: LakeCatalog, contract: Contract) -> Table:
+    with catalog.making(contract.table):
+        try:
+            return catalog.load_table(contract.table)  # by somebody who has just made it
+        except NoSuchTableError:
+            return _create_alone(catalog, contract)
+
+
+def _create_alone(catalog: LakeCatalog, contract: Contract) -> Table:
     if is_left_behind(catalog, contract.table):
         raise TableConflictError(
             f"table {contract.table}: catalog {contract.catalog} does not know it and its files are there: run "
             f"`fieldlake table register {contract.catalog}.{contract.table}` and restart ingest"
         )
-    with suppress(NamespaceAlreadyExistsError):
+    with suppress(NamespaceAlreadyExistsError, IntegrityError):  # the latter when another worker does the same
         catalog.create_namespace(contract.namespace)
-    try:
-        return catalog.create_table(
-            contract.table,
-            schema=iceberg_schema(contract),
-            properties={**table_properties(contract), COLUMNS_PROPERTY: encode_columns(first_columns(contract))},
-        )
-    except TableAlreadyExistsError:
-        return catalog.load_table(contract.table)
+    return catalog.create_table(
+        contract.table,
+        schema=iceberg_schema(contract),
+        properties={**table_properties(contract), COLUMNS_PROPERTY: encode_columns(first_columns(contract))},
+    )
 
 
 def _columns_as(one: TableMetadata, other: TableMetadata) -> bool:

@@ -1,38 +1,44 @@
-"""The log behind the `Log` port: Kafka through confluent-kafka, partitions assigned by hand, no consumer group."""
+"""The log behind the `Log` port: Kafka through confluent-kafka."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as Partition
 from confluent_kafka.admin import AdminClient
 
 from contracts.topics import ORIGIN_HEADER
-from lakehouse.errors import LogUnavailableError
+from lakehouse.errors import LogUnavailableError, NameTakenError
 from lakehouse.ports import Message
-from lakehouse.state import Positions
+from lakehouse.positions import Positions, named, number_of, topic_of
 
 ANSWER_TIMEOUT_S: Final = 10.0  # seconds; a broker that restarts is back in about five
 FLUSH_TIMEOUT_S: Final = 30.0  # seconds; longer than a broker's restart, so that one does not abort a round
-READ_AHEAD_KIB: Final = 65_536  # KiB; what the client fetches while a round is committed
+READ_AHEAD_KIB: Final = 65_536  # KiB; what the client fetches while a round is written
 CLIENT_LOG_LEVEL: Final = 3  # the client's own lines from errors on; what matters comes through the callback
 SILENT_POLLS_MAX: Final = 100  # polls without a message, together as long as the answer timeout
 POLL_MESSAGES_MAX: Final = 1_000  # messages of one read when a topic is read whole
+DEAL_WAIT_S: Final = 0.05  # seconds; how late a stop is noticed by one that has no share
+PARTITION_BY_KEY: Final = -1  # the client's word for it
+# Milliseconds after which a worker that says nothing loses its share; one that is restarted is back in about two.
+SESSION_MS: Final = 10_000
+HEARTBEAT_MS: Final = 1_000  # ms; a tenth of the session, so that a few may be late
 
 _log = logging.getLogger(__name__)
 
 
 class KafkaLog:
-    """One consumer and one idempotent producer."""
+    """Makes the clients of one worker. `name` is the worker's: restarted under it, it gets its share back at once."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, name: str = "reader") -> None:
+        self._name = name
         admin: dict[str, Any] = {"bootstrap.servers": bootstrap, "error_cb": _report, "log_level": CLIENT_LOG_LEVEL}
         self._admin = AdminClient(admin)
         self._settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
-            "group.id": "fieldlake-ingest",  # the client insists on one; nothing is committed to it
+            "group.id": f"fieldlake-{name}",  # the client insists on one; nothing is committed to it
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
@@ -43,82 +49,183 @@ class KafkaLog:
             "error_cb": _report,
             "log_level": CLIENT_LOG_LEVEL,
         }
-        self._consumer = Consumer(self._settings)
-        self._producer = producer(bootstrap)
-        self._undelivered: list[KafkaError] = []
+        self._bootstrap = bootstrap
 
     def identities(self, topics: Iterable[str]) -> dict[str, str]:
         """Return each topic's id, which Kafka draws anew when a topic is created."""
+        wanted = list(topics)
         try:
-            futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_TIMEOUT_S)
+            futures = self._admin.describe_topics(TopicCollection(wanted), request_timeout=ANSWER_TIMEOUT_S)
             return {name: str(future.result().topic_id) for name, future in futures.items()}
         except KafkaException as error:
             raise LogUnavailableError(
-                f"topics {', '.join(topics)}: expected to find them: {error}: create the topics, start the broker"
+                f"topics {', '.join(wanted)}: expected to find them: {error}: create the topics, start the broker"
             ) from error
 
-    def read_all(self, topic: str) -> tuple[list[Message], Positions]:
-        """Return everything up to the present end of a topic, and the positions after it."""
-        consumer = Consumer(self._settings)
-        try:
-            ends = {p: self._range(topic, p)[1] for p in self._partitions(topic)}
-            starts = {p: self._range(topic, p)[0] for p in ends}
-            consumer.assign([Partition(topic, p, OFFSET_BEGINNING) for p in ends])
-            open_ends = {p for p in ends if starts[p] < ends[p]}
-            found: list[Message] = []
-            silent_polls = 0
-            while open_ends:
-                batch = consumer.consume(POLL_MESSAGES_MAX, ANSWER_TIMEOUT_S / SILENT_POLLS_MAX)
-                found.extend(_messages(batch))
-                silent_polls = 0 if batch else silent_polls + 1
-                if silent_polls > SILENT_POLLS_MAX:
-                    raise LogUnavailableError(f"topic {topic}: expected to read it to its end: start the broker")
-                # Compaction may have removed the last offsets, so the position decides and not the messages.
-                at = {p.partition: p.offset for p in consumer.position([Partition(topic, p) for p in open_ends])}
-                open_ends = {p for p in open_ends if at[p] < ends[p]}
-            return [m for m in found if m.offset < ends[m.partition]], {f"{topic}/{p}": end for p, end in ends.items()}
-        except KafkaException as error:
-            raise LogUnavailableError(f"topic {topic}: expected to read it from its start: {error}") from error
-        finally:
-            consumer.close()
+    def follow(self, topic: str) -> "KafkaFollower":
+        """Return a reader of a whole topic."""
+        return KafkaFollower(Consumer(self._settings), topic)
 
-    def assign(self, topics: Iterable[str], positions: Positions) -> Positions:
-        """Read all partitions of the topics from these positions on; see the port."""
-        assigned: Positions = {}
-        for topic in topics:
-            for partition in self._partitions(topic):
-                low, high = self._range(topic, partition)
-                wanted = positions.get(f"{topic}/{partition}", low)
-                assigned[f"{topic}/{partition}"] = wanted if low <= wanted <= high else low
-        self._consumer.assign(
-            [Partition(name.rpartition("/")[0], int(name.rpartition("/")[2]), at) for name, at in assigned.items()]
-        )
-        return assigned
+    def share(self, group: str, topics: Iterable[str]) -> "KafkaShare":
+        """Join a group."""
+        settings = self._settings | {
+            "group.id": group,
+            "group.instance.id": f"{group}-{self._name}",
+            "session.timeout.ms": SESSION_MS,
+            "heartbeat.interval.ms": HEARTBEAT_MS,
+            "partition.assignment.strategy": "roundrobin",
+        }
+        return KafkaShare(Consumer(settings), tuple(topics))
 
-    def ends(self, topics: Iterable[str]) -> Positions:
-        """Return the position after the last message of every partition of the topics."""
-        return {f"{t}/{p}": self._range(t, p)[1] for t in topics for p in self._partitions(t)}
+    def publisher(self) -> "KafkaPublisher":
+        """Return a writer."""
+        return KafkaPublisher(producer(self._bootstrap))
+
+
+class KafkaFollower:
+    """Reads a whole topic."""
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer, self._topic = consumer, topic
+        self._at: Positions = {}
+
+    def rewind(self, positions: Positions | None = None) -> Positions:
+        """Read on from these positions, or from the present end; see the port."""
+        at: Positions = {}
+        for partition in _partitions(self._consumer, self._topic):
+            low, high = _range(self._consumer, self._topic, partition)
+            wanted = high if positions is None else positions.get(named(self._topic, partition), low)
+            at[named(self._topic, partition)] = wanted if low <= wanted <= high else low
+        self._consumer.assign([Partition(self._topic, number_of(name), offset) for name, offset in at.items()])
+        self._at = dict(at)
+        return at
 
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
-        """Return up to so many messages; waits for them as long as the timeout."""
-        try:
-            return _messages(self._consumer.consume(messages_max, timeout_s))
-        except KafkaException as error:
-            raise LogUnavailableError(f"log: expected messages: {error}: check that the broker runs") from error
+        """Return up to so many messages; waits for the first as long as the timeout."""
+        found = _poll(self._consumer, messages_max, timeout_s)
+        for message in found:
+            self._at[named(message.topic, message.partition)] = message.offset + 1
+        return found
+
+    def catch_up(self) -> list[Message]:
+        """Return everything up to the present end."""
+        behind = {
+            name: end
+            for name in self._at
+            if (end := _range(self._consumer, self._topic, number_of(name))[1]) > self._at[name]
+        }
+        found: list[Message] = []
+        silent_polls = 0
+        while behind:
+            read = self.poll(POLL_MESSAGES_MAX, ANSWER_TIMEOUT_S / SILENT_POLLS_MAX)
+            found.extend(read)
+            silent_polls = 0 if read else silent_polls + 1
+            if silent_polls > SILENT_POLLS_MAX:
+                raise LogUnavailableError(f"topic {self._topic}: expected to read it to its end: start the broker")
+            # Compaction may have removed the last offsets, so the client's position decides and not the messages.
+            for place in self._consumer.position([Partition(self._topic, number_of(name)) for name in behind]):
+                name = named(place.topic, place.partition)
+                self._at[name] = max(self._at[name], place.offset)
+            behind = {name: end for name, end in behind.items() if self._at[name] < end}
+        return found
+
+    def ends(self) -> Positions:
+        """Return the position after the last message of every partition."""
+        return {
+            named(self._topic, partition): _range(self._consumer, self._topic, partition)[1]
+            for partition in _partitions(self._consumer, self._topic)
+        }
+
+    def close(self) -> None:
+        """Release connections."""
+        self._consumer.close()
+
+
+class KafkaShare:
+    """This worker's share of a group's partitions."""
+
+    def __init__(self, consumer: Consumer, topics: tuple[str, ...]) -> None:
+        self._consumer, self._topics = consumer, topics
+        self._partitions: list[Partition] = []
+        self._dealt: frozenset[str] | None = None
+        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def dealt(self) -> frozenset[str] | None:
+        """Return the partitions of a new share, once; see the port."""
+        # Shares are dealt while messages are polled; a share that has not begun is paused, so nothing is read by that.
+        if not self._partitions and self._dealt is None:
+            _poll(self._consumer, 1, DEAL_WAIT_S)
+        found, self._dealt = self._dealt, None
+        return found
+
+    def begin(self, positions: Positions) -> Positions:
+        """Read the share from these positions on."""
+        at: Positions = {}
+        for partition in self._partitions:
+            name = named(partition.topic, partition.partition)
+            low, high = _range(self._consumer, partition.topic, partition.partition)
+            wanted = positions.get(name, low)
+            at[name] = wanted if low <= wanted <= high else low
+        places = [Partition(topic_of(name), number_of(name), offset) for name, offset in at.items()]
+        self._consumer.assign(places)
+        self._consumer.resume(places)
+        return at
+
+    def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
+        """Return up to so many messages; waits for the first as long as the timeout."""
+        found = _poll(self._consumer, messages_max, timeout_s)
+        # What was read of a share that is gone would be written for nothing.
+        return [] if self._dealt is not None else found
 
     def lag(self, positions: Positions) -> int:
         """Return how many messages lie between the positions and the ends that the broker last told of."""
         behind = 0
         for name, at in positions.items():
-            topic, _, partition = name.rpartition("/")
-            _, high = self._consumer.get_watermark_offsets(Partition(topic, int(partition)), cached=True)
+            _, high = self._consumer.get_watermark_offsets(Partition(topic_of(name), number_of(name)), cached=True)
             behind += max(0, high - at)
         return behind
 
-    def publish(self, topic: str, key: bytes, value: bytes) -> None:
-        """Send a message; it is safe only after `flush`."""
+    def close(self) -> None:
+        """Release connections; the share is kept for a restart under the same name, as long as a session lasts."""
+        self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
+        consumer.assign(partitions)
+        consumer.pause(partitions)
+        self._partitions = partitions
+        self._dealt = frozenset(named(partition.topic, partition.partition) for partition in partitions)
+
+    def _on_revoke(self, consumer: Consumer, _partitions: list[Partition]) -> None:
+        consumer.unassign()
+        self._partitions = []
+
+
+class KafkaPublisher:
+    """An idempotent producer."""
+
+    def __init__(self, client: Producer) -> None:
+        self._producer = client
+        self._undelivered: list[KafkaError] = []
+
+    def publish(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        partition: int | None = None,
+        on_offset: Callable[[int], None] | None = None,
+    ) -> None:
+        """Send a message; it is safe only after `flush`, which has told its offset by then."""
+
+        def delivered(error: KafkaError | None, message: KafkaMessage) -> None:
+            if error is not None:
+                self._undelivered.append(error)
+            elif on_offset is not None:
+                on_offset(message.offset() or 0)
+
+        at = PARTITION_BY_KEY if partition is None else partition
         try:
-            self._producer.produce(topic, value, key, on_delivery=self._delivered)
+            self._producer.produce(topic, value, key, at, on_delivery=delivered)
         except (KafkaException, BufferError) as error:
             raise LogUnavailableError(f"topic {topic}: expected to take a message: {error}") from error
 
@@ -135,27 +242,6 @@ class KafkaLog:
     def close(self) -> None:
         """Release connections."""
         self._producer.flush(ANSWER_TIMEOUT_S)
-        self._consumer.close()
-
-    def _delivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
-        if error is not None:
-            self._undelivered.append(error)
-
-    def _partitions(self, topic: str) -> list[int]:
-        try:
-            found = self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
-        except KafkaException as error:
-            raise LogUnavailableError(f"topic {topic}: expected an answer: {error}: start the broker") from error
-        if found.error is not None or not found.partitions:
-            raise LogUnavailableError(f"topic {topic}: expected to find it: {found.error}: create the topics")
-        return sorted(found.partitions)
-
-    def _range(self, topic: str, partition: int) -> tuple[int, int]:
-        try:
-            low, high = self._consumer.get_watermark_offsets(Partition(topic, partition), timeout=ANSWER_TIMEOUT_S)
-        except KafkaException as error:
-            raise LogUnavailableError(f"{topic}/{partition}: expected its offsets: {error}") from error
-        return low, high
 
 
 def producer(bootstrap: str) -> Producer:
@@ -176,6 +262,8 @@ def _messages(read: list[KafkaMessage]) -> list[Message]:
     found: list[Message] = []
     for message in read:
         if (error := message.error()) is not None:
+            if error.fatal():
+                raise NameTakenError(f"worker: its share was taken by another of the same name: {error}: stop one")
             raise LogUnavailableError(f"log: expected messages, found {error}: check that the broker runs")
         headers = dict(message.headers() or ())
         origin = headers.get(ORIGIN_HEADER)
@@ -198,3 +286,33 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 def _report(error: KafkaError) -> None:
     _log.warning("log: %s", error)
+
+
+def _poll(consumer: Consumer, messages_max: int, timeout_s: float) -> list[Message]:
+    """Return what is there, and wait for the first message only: the client itself would wait for all."""
+    try:
+        read = consumer.consume(messages_max, 0)
+        if not read and timeout_s > 0:
+            read = consumer.consume(1, timeout_s)
+            read += consumer.consume(messages_max - 1, 0) if messages_max > 1 else []
+        return _messages(read)
+    except KafkaException as error:
+        raise LogUnavailableError(f"log: expected messages: {error}: check that the broker runs") from error
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    try:
+        found = consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S).topics[topic]
+    except KafkaException as error:
+        raise LogUnavailableError(f"topic {topic}: expected an answer: {error}: start the broker") from error
+    if found.error is not None or not found.partitions:
+        raise LogUnavailableError(f"topic {topic}: expected to find it: {found.error}: create the topics")
+    return sorted(found.partitions)
+
+
+def _range(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(Partition(topic, partition), timeout=ANSWER_TIMEOUT_S)
+    except KafkaException as error:
+        raise LogUnavailableError(f"{topic}/{partition}: expected its offsets: {error}") from error
+    return low, high

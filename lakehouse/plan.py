@@ -1,8 +1,7 @@
-"""What one round of messages does to the tables. Pure: messages and states in, rows and next states out."""
+"""What one round of messages does to the tables. Pure: messages and what is known in, rows and claims out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Container, Mapping, Sequence
 
 import pyarrow as pa
 from msgspec import Struct
@@ -10,16 +9,17 @@ from msgspec import Struct
 from contracts import decisions, microbatch, ranges
 from contracts.contract import Contract
 from contracts.dead import DeadLetter
-from contracts.decisions import Decision
 from contracts.errors import BatchError, OperatorMustActError
-from contracts.ranges import RangeSet
+from contracts.ranges import Range, RangeSet
 from contracts.topics import DECISIONS, is_origin
 from lakehouse.checks import hints, refusals
-from lakehouse.claims import Claims, uncovered
+from lakehouse.claims import Claims
 from lakehouse.decode import Arrived, Decoded, decode
+from lakehouse.handover import Claim
 from lakehouse.landing import land
 from lakehouse.layout import Layout
 from lakehouse.ports import Message
+from lakehouse.positions import Positions
 from lakehouse.registry import Registry
 from lakehouse.replays import batches_of, stream_origin, without_refused
 from lakehouse.rows import (
@@ -31,44 +31,57 @@ from lakehouse.rows import (
     select,
     table_rows,
 )
-from lakehouse.state import Known, Positions, StreamKey, TableState
-
-# Ids remembered against repeats. A restored job repeats what it decided since its last checkpoint, seconds at most;
-# 10,000 are ten seconds of the highest rate a rule set may reach, and 160 KB in every state file of that table.
-DECISION_IDS_MAX: Final = 10_000
+from lakehouse.streams import StreamKey
 
 
 class View(Struct, frozen=True):
-    """What a round starts from: the published contracts, what each open table accounts for and has for columns."""
+    """What a round starts from: the published contracts, and what this writer knows of the tables.
+
+    `known` has an entry for each table that is open. Unlike a table's state it includes what is handed over and not
+    yet settled. `held` and `ids` are as in `lakehouse.handover`; `begins` is where the log was read up to. Batches of
+    the contracts in `parked` are left alone: their store does not answer.
+    """
 
     registry: Registry
-    states: Mapping[str, TableState]
-    known: Mapping[str, Known]
-    logs: dict[str, str]
+    known: Mapping[str, Mapping[StreamKey, RangeSet]]
+    held: Mapping[StreamKey, RangeSet]
+    ids: Container[bytes]
     begins: Positions
+    parked: frozenset[str] = frozenset()
     layouts: Mapping[str, Layout | None] = {}
 
 
-class TableChange(Struct, frozen=True):
-    """Rows (None: only the state advances) and next state of one contract's table."""
+class TablePart(Struct, frozen=True):
+    """A round's rows (None: there are none) and claims for one table; see `lakehouse.handover.Handover`.
+
+    `changed` are the claimed streams with all their ranges. `waits`: rows of it were refused, so it is handed over only
+    once the round's part for the quarantine is settled.
+    """
 
     contract: str
     rows: pa.Table | None
-    state: TableState
-    known: Known
+    claims: tuple[Claim, ...]
+    changed: dict[StreamKey, RangeSet]
+    owed: tuple[str, ...]
+    waits: bool = False
+    held: tuple[Claim, ...] = ()
+    ids: tuple[bytes, ...] = ()
 
 
 class Round(Struct, frozen=True):
-    """`touched`: (contract, origin) of every batch that arrived, repeats included: they are owed a watermark.
+    """What a round does; the quarantine's part, if it has one, comes first.
 
-    `hints`: rows outside of a list that is a hint, by `contract.field.known_values`.
+    `releases`: what the quarantine need not hold any more once all of the round is settled. `parked`: contracts of
+    which batches were left alone. `hints`: rows outside of a list that is a hint, by `contract.field.known_values`.
     """
 
+    begins: Positions
     ends: Positions
-    changes: tuple[TableChange, ...]
+    parts: tuple[TablePart, ...]
+    releases: tuple[Claim, ...]
     refused_rows: int
-    touched: frozenset[tuple[str, str]]
     dead: tuple[DeadLetter, ...]
+    parked: frozenset[str]
     hints: Mapping[str, int] = {}
 
 
@@ -79,11 +92,14 @@ class _Draft:
         self.view, self.now_ms = view, now_ms
         self.rows: dict[str, list[pa.Table]] = defaultdict(list)
         self.claims: dict[str, Claims] = {}
-        self.held: dict[StreamKey, RangeSet] = {}
-        self.decision_ids: tuple[bytes, ...] | None = None
+        self.held = Claims(view.held)
+        self.seen: dict[StreamKey, list[Range]] = defaultdict(list)
+        self.ids: dict[bytes, None] = {}
         self.refused_rows = 0
         self.hints: Counter[str] = Counter()
-        self.touched: set[tuple[str, str]] = set()
+        self.refusing: set[str] = set()
+        self.touched: dict[str, set[str]] = defaultdict(set)
+        self.parked: set[str] = set()
         self.dead: list[DeadLetter] = []
 
     def add(self, contract: Contract, rows: pa.Table) -> None:
@@ -109,7 +125,14 @@ def plan(messages: Sequence[Message], view: View, now_ms: int) -> Round:
         _take_contract(contract_id, by_contract[contract_id], draft)
     _take_decisions([m for m in messages if m.topic == DECISIONS], draft)
     return Round(
-        ends, _changes(draft, ends), draft.refused_rows, frozenset(draft.touched), tuple(draft.dead), draft.hints
+        begins=view.begins,
+        ends=ends,
+        parts=_parts(draft),
+        releases=_releases(draft),
+        refused_rows=draft.refused_rows,
+        dead=tuple(draft.dead),
+        parked=frozenset(draft.parked),
+        hints=draft.hints,
     )
 
 
@@ -124,9 +147,12 @@ def _parse(message: Message, draft: _Draft) -> tuple[Arrived, Contract] | None:
         draft.bury(message.source, origin, error.reason, str(error), value)
         return None
     contract = draft.view.registry.fingerprints.get(header.fingerprint)
-    states = draft.view.states
+    known = draft.view.known
+    if contract is not None and contract.id in draft.view.parked:
+        draft.parked.add(contract.id)
+        return None
     # Without the quarantine a bad row would have no place to go, so nothing is taken before it is there.
-    if contract is None or contract.id not in states or QUARANTINE not in states:
+    if contract is None or contract.id not in known or QUARANTINE not in known:
         detail = f"no published contract has the fingerprint {header.fingerprint:#018x}: publish it, the origin resends"
         draft.bury(message.source, origin, "unknown_contract", detail, value)
         return None
@@ -134,14 +160,13 @@ def _parse(message: Message, draft: _Draft) -> tuple[Arrived, Contract] | None:
 
 
 def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], draft: _Draft) -> None:
-    known = draft.view.known[contract_id]
-    claims = draft.claims.setdefault(contract_id, Claims(known))
+    claims = draft.claims.setdefault(contract_id, Claims(draft.view.known[contract_id]))
     versions: dict[str, tuple[Contract, list[Arrived]]] = {}
     for batch, contract in arrived:
         header = batch.header
-        held = known.get(_key(contract, batch), ranges.EMPTY)
-        if ranges.covers(held, header.first_seq, header.end_seq):
-            draft.touched.add((contract_id, batch.origin))
+        draft.seen[_key(contract, batch)].append((header.first_seq, header.end_seq))
+        if ranges.covers(claims.of(_key(contract, batch)), header.first_seq, header.end_seq):
+            draft.touched[contract_id].add(batch.origin)
         else:
             versions.setdefault(contract.version, (contract, []))[1].append(batch)
     read: list[tuple[Contract, Decoded]] = []
@@ -153,7 +178,7 @@ def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], dr
             draft.bury(batch.source, batch.origin, broken.reason, broken.detail, batch.original)
     gaps = _claim(arrived, {b.source for _, decoded in read for b in decoded.batches}, claims)
     for contract, decoded in read:
-        draft.touched.update((contract_id, batch.origin) for batch in decoded.batches)
+        draft.touched[contract_id].update(batch.origin for batch in decoded.batches)
         fresh = select(decoded, new_rows(decoded, [gaps[b.source] for b in decoded.batches]))
         if fresh.rows.num_rows:
             _sort_out(contract, fresh, gaps, draft)
@@ -161,7 +186,7 @@ def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], dr
 
 def _claim(arrived: list[tuple[Arrived, Contract]], sound: set[str], claims: Claims) -> dict[str, RangeSet]:
     return {
-        batch.source: claims.claim(_key(contract, batch), batch.header)
+        batch.source: claims.claim(_key(contract, batch), batch.header.first_seq, batch.header.end_seq)
         for batch, contract in arrived
         if batch.source in sound
     }
@@ -176,11 +201,12 @@ def _sort_out(contract: Contract, fresh: Decoded, gaps: Mapping[str, RangeSet], 
         return
     refused = select(fresh, bad)
     if contract.id != QUARANTINE:
+        draft.refusing.add(contract.id)
         refused, rules = _not_held(refused, rules, contract, draft)
         for at in set(refused.batch_of_row.tolist()):
             batch = refused.batches[at]
-            key = _key(contract, batch)
-            draft.held[key] = ranges.union((*draft.held.get(key, ranges.EMPTY), *gaps[batch.source]))
+            for first, end in gaps[batch.source]:
+                draft.held.claim(_key(contract, batch), first, end)
     if refused.rows.num_rows:
         quarantine = draft.view.registry.newest[QUARANTINE]
         draft.add(quarantine, quarantine_rows(refused, rules, contract, quarantine))
@@ -192,8 +218,7 @@ def _sort_out(contract: Contract, fresh: Decoded, gaps: Mapping[str, RangeSet], 
 
 def _not_held(refused: Decoded, rules: list[str], contract: Contract, draft: _Draft) -> tuple[Decoded, list[str]]:
     """Leave out what an interrupted round has put into the quarantine already."""
-    known = draft.view.known[QUARANTINE]
-    held = [known.get(_key(contract, batch), ranges.EMPTY) for batch in refused.batches]
+    held = [draft.view.held.get(_key(contract, batch), ranges.EMPTY) for batch in refused.batches]
     if not any(held):
         return refused, rules
     outside = [
@@ -205,13 +230,13 @@ def _not_held(refused: Decoded, rules: list[str], contract: Contract, draft: _Dr
 
 
 def _take_decisions(messages: list[Message], draft: _Draft) -> None:
-    state = draft.view.states.get(DECISIONS_TABLE)
     contract = draft.view.registry.newest.get(DECISIONS_TABLE)
-    seen = dict.fromkeys(state.decision_ids if state else ())
-    fresh: list[tuple[int, int, Decision]] = []
+    if DECISIONS_TABLE in draft.view.parked:
+        draft.parked.update({DECISIONS_TABLE} if messages else ())
+        return
     for message in messages:
         value = message.value or b""
-        if state is None or contract is None:
+        if contract is None or DECISIONS_TABLE not in draft.view.known:
             draft.bury(message.source, None, "unknown_contract", "the decisions contract is not published", value)
             continue
         try:
@@ -221,42 +246,43 @@ def _take_decisions(messages: list[Message], draft: _Draft) -> None:
         except (OperatorMustActError, ValueError, OverflowError, pa.ArrowException) as error:
             draft.bury(message.source, None, "bad_decision", str(error), value)
             continue
-        if identity not in seen:
-            seen[identity] = None
-            fresh.append((message.partition, message.offset, decision))
+        if identity not in draft.view.ids and identity not in draft.ids:
+            draft.ids[identity] = None
             draft.add(contract, row)
-    if fresh:
-        draft.decision_ids = tuple(seen)[-max(DECISION_IDS_MAX, len(fresh)) :]
 
 
-def _changes(draft: _Draft, ends: Positions) -> tuple[TableChange, ...]:
-    view = draft.view
-    grown = {contract for contract, claims in draft.claims.items() if claims.changed}
-    if draft.held:
-        grown.add(QUARANTINE)
-    changes: list[TableChange] = []
-    for contract in sorted(grown | draft.rows.keys()):
-        known = draft.claims[contract].merged() if contract in draft.claims else dict(view.known[contract])
-        if contract == QUARANTINE:
-            known = _with_held(known, draft)
-        ids = view.states[contract].decision_ids
-        if contract == DECISIONS_TABLE and draft.decision_ids is not None:
-            ids = draft.decision_ids
-        state = TableState(view.begins, ends, view.logs, tuple(known.items()), ids)
+def _parts(draft: _Draft) -> tuple[TablePart, ...]:
+    held = draft.held.all()
+    involved = {contract for contract, claims in draft.claims.items() if claims.changed}
+    involved |= {contract for contract, origins in draft.touched.items() if origins}
+    involved |= draft.rows.keys() | ({QUARANTINE} if held else set())
+    parts: list[TablePart] = []
+    for contract in sorted(involved, key=lambda name: (name != QUARANTINE, name)):
+        claims = draft.claims.get(contract)
         rows = draft.rows.get(contract)
-        table = pa.concat_tables(rows, promote_options="default") if rows else None
-        changes.append(TableChange(contract, table, state, known))
-    return tuple(changes)
+        parts.append(
+            TablePart(
+                contract=contract,
+                rows=pa.concat_tables(rows, promote_options="default") if rows else None,
+                claims=claims.all() if claims is not None else (),
+                changed=claims.changed if claims is not None else {},
+                owed=tuple(sorted(draft.touched.get(contract, ()))),
+                waits=contract in draft.refusing,
+                held=held if contract == QUARANTINE else (),
+                ids=tuple(draft.ids) if contract == DECISIONS_TABLE else (),
+            )
+        )
+    return tuple(parts)
 
 
-def _with_held(known: dict[StreamKey, RangeSet], draft: _Draft) -> dict[StreamKey, RangeSet]:
-    own = {key: has for key, has in known.items() if key.contract == QUARANTINE}
-    foreign = {key: has for key, has in known.items() if key.contract != QUARANTINE}
-    tables = [has for contract, has in draft.view.known.items() if contract != QUARANTINE]
-    kept = uncovered(foreign, tables) if foreign else {}
-    for key, has in draft.held.items():
-        kept[key] = ranges.union((*kept.get(key, ranges.EMPTY), *has))
-    return {**own, **kept}
+def _releases(draft: _Draft) -> tuple[Claim, ...]:
+    found: list[Claim] = []
+    for key, seen in draft.seen.items():
+        held = draft.held.of(key)
+        both = ranges.union(part for first, end in seen for part in ranges.common(held, first, end))
+        if both:
+            found.append(Claim(key, both))
+    return tuple(found)
 
 
 def _key(contract: Contract, batch: Arrived) -> StreamKey:

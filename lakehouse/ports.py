@@ -1,6 +1,6 @@
-"""Seams of the ingest process: the log, the tables, and the faults that tests inject between two steps."""
+"""Seams of the ingest workers: the log, the tables, and the faults that tests inject between two steps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -8,8 +8,10 @@ import pyarrow as pa
 from msgspec import Struct
 
 from contracts.contract import Contract
+from lakehouse.handover import DataFileForm
 from lakehouse.layout import Layout
-from lakehouse.state import Positions, TableState
+from lakehouse.positions import Positions
+from lakehouse.state import Kept, Next
 
 
 class Message(Struct, frozen=True):
@@ -28,39 +30,72 @@ class Message(Struct, frozen=True):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-class Log(Protocol):
-    """The log as one ingest process uses it. Errors: LogUnavailableError."""
+class Follower(Protocol):
+    """Reads whole topics by positions of its own. Errors: LogUnavailableError."""
 
-    def identities(self, topics: Iterable[str]) -> dict[str, str]:
-        """Return for each topic a name that changes when the topic is created anew."""
-        ...
+    def rewind(self, positions: Positions | None = None) -> Positions:
+        """Read on from these positions; without them from the present end. Returns where each partition is read from.
 
-    def read_all(self, topic: str) -> tuple[list[Message], Positions]:
-        """Return everything up to the present end of a topic, and the positions after it."""
-        ...
-
-    def assign(self, topics: Iterable[str], positions: Positions) -> Positions:
-        """Read all partitions of the topics from these positions on, from their start where none is given.
-
-        A position that the log does not have (before its start, after its end) becomes its start. Returns where
-        each partition is read from.
+        A position that the log does not have (before its start, after its end) becomes its start.
         """
         ...
 
-    def ends(self, topics: Iterable[str]) -> Positions:
-        """Return the position after the last message of every partition of the topics."""
+    def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
+        """Return up to so many messages; waits for the first as long as the timeout."""
+        ...
+
+    def catch_up(self) -> list[Message]:
+        """Return everything up to the present end."""
+        ...
+
+    def ends(self) -> Positions:
+        """Return the position after the last message of every partition."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Share(Protocol):
+    """This worker's share of some topics' partitions, which a group deals out anew whenever workers come or go.
+
+    Errors: LogUnavailableError.
+    """
+
+    def dealt(self) -> frozenset[str] | None:
+        """Return the partitions of a new share, once; None while it is the same. Nothing is read before `begin`."""
+        ...
+
+    def begin(self, positions: Positions) -> Positions:
+        """Read the share from these positions, from its start where none is given; see `Follower.rewind`."""
         ...
 
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
-        """Return up to so many messages; waits for them as long as the timeout."""
+        """Return up to so many messages; waits for the first as long as the timeout."""
         ...
 
     def lag(self, positions: Positions) -> int:
         """Return how many messages lie between the positions and the ends that the log last told of."""
         ...
 
-    def publish(self, topic: str, key: bytes, value: bytes) -> None:
-        """Send a message; it is safe only after `flush`."""
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Publisher(Protocol):
+    """Writes to the log. Errors: LogUnavailableError."""
+
+    def publish(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        partition: int | None = None,
+        on_offset: Callable[[int], None] | None = None,
+    ) -> None:
+        """Send a message; it is safe only after `flush`, which has told its offset by then."""
         ...
 
     def flush(self) -> None:
@@ -72,28 +107,35 @@ class Log(Protocol):
         ...
 
 
-class Written(Struct, frozen=True):
-    """Files of a coming commit: the state file's location, and the data files.
+class Log(Protocol):
+    """The log as one worker uses it; each role opens its own clients, which are of one thread each."""
 
-    `written_s` is the monotonic time at which writing began. `files` and `merge`, which says what they stand for, are
-    an adapter's own values.
-    """
+    def identities(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return for each topic a name that changes when the topic is created anew. Raises LogUnavailableError."""
+        ...
 
-    state_location: str
-    files: tuple[object, ...]
-    written_s: float
-    merge: object = None
+    def follow(self, topic: str) -> Follower:
+        """Return a reader of a whole topic."""
+        ...
+
+    def share(self, group: str, topics: Iterable[str]) -> Share:
+        """Join a group."""
+        ...
+
+    def publisher(self) -> Publisher:
+        """Return a writer."""
+        ...
 
 
 class Recovered(Struct, frozen=True):
     """A table's newest state and the snapshot that carries it (None: there is no state yet)."""
 
-    state: TableState
+    kept: Kept
     snapshot_id: int | None
 
 
 class LakeTable(Protocol):
-    """One table. A commit is decided by one compare-and-set in its catalog."""
+    """One table, used by one thread. A commit is decided by one compare-and-set in its catalog."""
 
     @property
     def layout(self) -> Layout | None:
@@ -104,18 +146,18 @@ class LakeTable(Protocol):
         """Read the newest state in the ancestry of the current snapshot, an empty one when there is none."""
         ...
 
-    def reload(self) -> None:
-        """Take over a changed schema."""
+    def write(self, rows: pa.Table) -> tuple[DataFileForm, ...]:
+        """Store rows as data files. Nothing refers to them yet. Raises StoreUnavailableError."""
         ...
 
-    def write(self, rows: pa.Table | None, state: TableState) -> Written:
-        """Store data and state files. Nothing refers to them yet."""
+    def store(self, state: Next) -> tuple[Next, str]:
+        """Store the files of a state; return it as it names them, and its root's location. Nothing refers to it yet."""
         ...
 
-    def commit(self, written: Written) -> int:
-        """Make the files current in one snapshot and return its id; repeating it changes nothing.
+    def commit(self, files: Sequence[DataFileForm], location: str) -> int:
+        """Make data files and a state current in one snapshot and return its id; repeating it changes nothing.
 
-        Raises FencedError when the newest state is not the one this table object recovered or committed last,
+        Raises StateMovedError when the newest state is not the one this table object recovered or committed last,
         CommitConflictError and CommitOutcomeUnknownError.
         """
         ...
@@ -134,18 +176,21 @@ class Lake(Protocol):
 
 
 class Step(Enum):
-    """Points of the commit protocol at which a process may die; see `lakehouse.commit`."""
+    """Points of the protocols at which a process may die; see `lakehouse.writer` and `lakehouse.committer`."""
 
     PLANNED = "planned"
     FILES_WRITTEN = "files_written"
-    QUARANTINE_COMMITTED = "quarantine_committed"
-    TABLE_COMMITTED = "table_committed"
-    TABLES_COMMITTED = "tables_committed"
+    QUARANTINE_HANDED_OVER = "quarantine_handed_over"
+    HANDED_OVER = "handed_over"
+    SETTLED = "settled"
+    STATE_WRITTEN = "state_written"
+    COMMITTED = "committed"
     RECEIPTS_SENT = "receipts_sent"
+    ANSWERED = "answered"
 
 
 class Fault(Protocol):
-    """Called after every step; a test raises or waits in it."""
+    """Called after every step; a test raises in it."""
 
     def __call__(self, step: Step, table: str = "") -> None: ...
 

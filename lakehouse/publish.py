@@ -45,11 +45,12 @@ def published_versions(bootstrap: str) -> dict[str, tuple[Contract, ...]]:
 
     What cannot be read as a contract is left out; the lake does not follow it either. Raises LogUnavailableError.
     """
-    log = KafkaLog(bootstrap)
+    topic = KafkaLog(bootstrap).follow(CONTRACTS)
     try:
-        messages, _ = log.read_all(CONTRACTS)
+        topic.rewind({})
+        messages = topic.catch_up()
     finally:
-        log.close()
+        topic.close()
     found: dict[str, tuple[Contract, ...]] = {}
     for message in messages:
         if not (message.key or b"").startswith(CONTRACT_PREFIX.encode()) or not message.value:

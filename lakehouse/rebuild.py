@@ -13,8 +13,8 @@
               provided that it still names the old one. Otherwise ingest has committed: go on at 3.
 
 Until step 5 the new table has a name of its own, which neither ingest nor maintenance follows; a crash leaves it there,
-and the next rebuild drops it. A running ingest finds another state than its own, stops (FencedError) and, started
-again, goes on from the new one. The old files stay where they are.
+and the next rebuild drops it. A running committer finds another state than its own, reads the new one and goes on from
+it. The old files stay where they are.
 """
 
 import logging
@@ -46,13 +46,17 @@ from lakehouse.layout import COLUMNS_PROPERTY, encode_columns
 from lakehouse.metadata_files import files_in, read_metadata
 from lakehouse.plan import View, plan
 from lakehouse.ports import Log, Message
+from lakehouse.positions import Positions
 from lakehouse.register import default_location, file_io, find
 from lakehouse.registry import Registry
 from lakehouse.replays import is_put_back, numbers_of, replay_origin
 from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
 from lakehouse.salvage import loose_rows, outside, runs
 from lakehouse.schema import iceberg_schema
-from lakehouse.state import Positions, StreamKey, TableState, decode, known
+from lakehouse.settling import DECISION_IDS_MAX
+from lakehouse.state import Kept, Next, TableState
+from lakehouse.state_files import StateReader
+from lakehouse.streams import StreamKey, Streams
 from lakehouse.swap import create_beside, pointer_of, swap
 from lakehouse.tables import CONTRACT_PROPERTY, table_properties
 
@@ -91,7 +95,7 @@ class _Old(Struct, frozen=True):
     pointer: str | None
     location: str
     metadata: TableMetadata | None
-    state: TableState
+    state: Kept
 
 
 class Rebuild:
@@ -102,13 +106,15 @@ class Rebuild:
         self._catalog, self._log, self._clock = catalog, log, clock
         self._io: PyArrowFileIO = file_io(catalog)
         self._registry = Registry()
-        for message in log.read_all(CONTRACTS)[0]:
+        for message in _whole(log, CONTRACTS):
             self._registry.take((message.key or b"").decode("utf-8", "replace"), message.value)
         if contract_id not in self._registry.newest:
             raise TableConflictError(f"table {contract_id}: expected a published contract of that id, found none")
         self._contract: Contract = self._registry.newest[contract_id]
         self._topic = DECISIONS if contract_id == DECISIONS_TABLE else BATCHES
-        self._state = TableState(logs=log.identities((BATCHES, DECISIONS)))
+        self._logs = log.identities((BATCHES, DECISIONS))
+        self._batches = log.follow(self._topic)
+        self._decisions: tuple[bytes, ...] = ()  # ids of those that came from the log
         self._known: dict[StreamKey, RangeSet] = {}
         self._rows: dict[tuple[str, int], RangeSet] = {}  # of an origin and epoch, which have a row
         self._ids: set[str] = set()  # of decisions that have a row; ingest remembers only the newest
@@ -125,7 +131,7 @@ class Rebuild:
         table = self._create(old)
         from_files = self._copy(table, old) if source is Source.FILES else 0  # Step 1.
         self._follow(table)
-        at = self._log.assign((self._topic,), {})
+        at = self._batches.rewind({})
         from_log = 0
         for _ in range(SWAP_TRIES_MAX):
             added, at = self._replay(table, at)  # Steps 2 and 3.
@@ -145,6 +151,10 @@ class Rebuild:
                 broken = tuple(str(error) for error in self._broken)
                 return Rebuilt(location, from_files, from_log, broken, unexplained)
         raise CommitConflictError(f"table {self._contract.table}: ingest won {SWAP_TRIES_MAX} times: stop it first")
+
+    def close(self) -> None:
+        """Release the connection to the log."""
+        self._batches.close()
 
     def _create(self, old: _Old) -> IcebergTable:
         name, location = f"{self._contract.table}{SUFFIX}", default_location(self._catalog, self._contract.table)
@@ -183,18 +193,17 @@ class Rebuild:
             return _Old(pointer, str(document.get("location", location)), metadata, self._state_of(metadata))
         except ForeignTableError as error:
             _log.warning("table %s: its metadata is not used: %s", self._contract.table, error)
-            return _Old(pointer, location, None, TableState())
+            return _Old(pointer, location, None, Kept(TableState(), None, Streams()))
 
-    def _state_of(self, metadata: TableMetadata) -> TableState:
+    def _state_of(self, metadata: TableMetadata) -> Kept:
         """Return the newest readable state of a table."""
         for snapshot in reversed(metadata.snapshots):
             if (path := state_location(snapshot)) is not None:
                 try:
-                    with self._io.new_input(path).open() as stream:
-                        return decode(stream.read(), path)
+                    return StateReader().read(self._io, path)
                 except UNREADABLE as error:
                     _log.warning("state %s is not used: %s", path, error)
-        return TableState()
+        return Kept(TableState(), None, Streams())
 
     def _copy(self, table: IcebergTable, old: _Old) -> int:
         count = 0
@@ -206,7 +215,7 @@ class Rebuild:
                 self._note_rows(fresh)
                 # By their names: the ids that they carry are those of the table before.
                 named = pa.table(fresh.columns, names=fresh.column_names)
-                table.commit(table.write(named, self._state))
+                self._add(table, named, TableState())
                 count += fresh.num_rows
         if self._contract.id == DECISIONS_TABLE:
             self._known = {}  # they are told apart by their ids; their offsets are no stream of a device
@@ -214,7 +223,7 @@ class Rebuild:
             # Nothing is missing, so what has no row was dropped, refused or erased: the log must not bring it back.
             self._known = {
                 key: ranges.union((*self._known.get(key, ()), *has))
-                for key, has in {**self._known, **known(old.state)}.items()
+                for key, has in {**self._known, **old.state.streams}.items()
             }
         return count
 
@@ -261,10 +270,10 @@ class Rebuild:
 
     def _replay(self, table: IcebergTable, at: Positions) -> tuple[int, Positions]:
         """Read the log up to its present end; return the rows added and the position reached."""
-        ends, count = self._log.ends((self._topic,)), 0
+        ends, count = self._batches.ends(), 0
         at = dict(at)
         while any(at.get(name, 0) < end for name, end in ends.items()):
-            messages = self._log.poll(CHUNK_MESSAGES, POLL_TIMEOUT_S)
+            messages = self._batches.poll(CHUNK_MESSAGES, POLL_TIMEOUT_S)
             for message in messages:
                 at[f"{message.topic}/{message.partition}"] = message.offset + 1
             ours = [m for m in messages if self._is_ours(m)]
@@ -272,7 +281,6 @@ class Rebuild:
             count += self._take([m for m in ours if m.source not in put_back], table, at)
             # Only now: what was refused once may have come with its own batch, by the contract of today.
             count += self._take([m for m in put_back.values() if not self._has(m)], table, at)
-        self._state = TableState({}, at, self._state.logs, (), self._state.decision_ids)
         return count, at
 
     def _has(self, message: Message) -> bool:
@@ -313,32 +321,37 @@ class Rebuild:
         name = self._contract.id
         view = View(
             registry=self._registry,
-            states={QUARANTINE: TableState(), name: self._state},
             known={QUARANTINE: {}, name: self._known},
-            logs=self._state.logs,
+            held={},
+            ids=frozenset(),
             begins=at,
             layouts={name: table.layout},
         )
         count = 0
-        for change in plan(messages, view, self._clock.now_ms()).changes:
-            if change.contract == name:
-                self._known = dict(change.known)
-                self._state = TableState({}, at, self._state.logs, (), change.state.decision_ids)
-                if change.rows is not None:
-                    table.commit(table.write(change.rows, self._state))
-                    self._note_rows(change.rows)
-                    count = change.rows.num_rows
+        for part in plan(messages, view, self._clock.now_ms()).parts:
+            if part.contract == name:
+                self._known |= part.changed
+                self._decisions += part.ids
+                if part.rows is not None:
+                    self._add(table, part.rows, TableState())
+                    self._note_rows(part.rows)
+                    count = part.rows.num_rows
         return count
 
+    @staticmethod
+    def _add(table: IcebergTable, rows: pa.Table | None, root: TableState) -> None:
+        files = () if rows is None else table.write(rows)
+        _, location = table.store(Next(root, None, is_base=False))
+        table.commit(files, location)
+
     def _commit_state(self, table: IcebergTable, old: _Old) -> dict[str, int]:
-        before = known(old.state)
+        before, root = dict(old.state.streams), old.state.root
         found = {
             key: ranges.union((*self._known.get(key, ()), *before.get(key, ()))) for key in {*self._known, *before}
         }
-        ids = tuple(dict.fromkeys((*self._state.decision_ids, *old.state.decision_ids)))
-        # No `begins`: this table is complete, and says nothing about what the others have.
-        state = TableState({}, self._state.ends, self._state.logs, tuple(found.items()), ids)
-        table.commit(table.write(None, state))
+        ids = tuple(dict.fromkeys((*root.ids, *self._decisions)))[-DECISION_IDS_MAX:]
+        # No floors: this table is complete, and says nothing about what the others have.
+        self._add(table, None, TableState(tuple(found.items()), {}, root.heard, root.logs | self._logs, root.held, ids))
         unexplained: dict[str, int] = {}
         for key, has in before.items():
             own = self._known.get(key, ranges.EMPTY)
@@ -346,3 +359,12 @@ class Rebuild:
             if gone and key.contract == self._contract.id:
                 unexplained[key.origin] = unexplained.get(key.origin, 0) + gone
         return unexplained
+
+
+def _whole(log: Log, topic: str) -> list[Message]:
+    follower = log.follow(topic)
+    try:
+        follower.rewind({})
+        return follower.catch_up()
+    finally:
+        follower.close()

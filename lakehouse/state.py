@@ -1,83 +1,140 @@
-"""What a snapshot remembers beside its rows: how far the log was read and which sequence numbers are in the table.
+"""What a snapshot remembers beside its rows: which sequence numbers are in the table, and how far the log was read.
 
-One `TableState` per table and commit, in a small file that the snapshot's summary names. It is all that recovery needs:
+One *root* file per commit, which the snapshot's summary names. It has what the commit changed and names the files with
+the rest: `parts` are streams in columns, of which a later one tells what an earlier one tells too; `roots` are the
+root files behind them, oldest first, whose changes come above. A commit writes its own changes only:
 
-- every message before `begins` is complete in every table, because a round starts only after the one before it was
-  committed everywhere. So a restart reads from the furthest `begins` of any table;
-- `streams` says for every sequence number whether the table has it, so whatever is read twice adds nothing.
+- after ROOTS_MAX roots it writes everything that has changed since the first part as the second one;
+- when those are more than a share of the first part, it writes a new first part with everything.
+
+So a commit costs the same with ten origins and with a million, and a start reads ROOTS_MAX + 2 files at most. Pure.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+import zlib
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import zstandard
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contracts.ranges import RangeSet
 from lakehouse.errors import StateError
+from lakehouse.positions import Positions
+from lakehouse.streams import COLUMNS_BYTES_MAX, Columns, StreamKey, Streams
 
-STATE_PROPERTY: Final = "fieldlake.state"  # snapshot summary key; the value is the file's location
-STATE_BYTES_MAX: Final = 268_435_456  # bytes once decompressed: a million streams with a few ranges each
+STATE_PROPERTY: Final = "fieldlake.state"  # snapshot summary key; the value is the root file's location
+ROOTS_MAX: Final = 32  # files of a few KB each, which a start reads side by side
+# Streams that may have changed since the columns were written, at least; fewer are not worth columns of their own.
+CHANGED_MIN: Final = 4_096
+CHANGED_SHARE: Final = 8  # one in so many streams of the columns
 
-Positions: TypeAlias = dict[str, int]  # "topic/partition" -> next offset to read
-
-
-class StreamKey(NamedTuple):
-    """One contract's events from one origin in one epoch."""
-
-    contract: str
-    origin: str
-    epoch: int
-
-
-Known: TypeAlias = Mapping[StreamKey, RangeSet]  # which sequence numbers a table accounts for
+_CHECKSUM_BYTES: Final = 4
+_PACKER: Final = zstandard.ZstdCompressor(level=1)
 
 
 class TableState(Struct, frozen=True):
-    """`begins` and `ends`: the log positions of the round that made the commit. `logs`: topic -> its identity.
+    """A root file.
 
-    `decision_ids` are the newest ones in the table, oldest first (only in the decisions table).
+    `changed` are the streams that this commit has changed, with all their ranges. `floors`, `held` and `ids` are those
+    of `lakehouse.settling`; `heard` says from where handovers are to be read; `logs` of which logs both positions are.
     """
 
-    begins: Positions = {}
-    ends: Positions = {}
+    changed: tuple[tuple[StreamKey, RangeSet], ...] = ()
+    floors: Positions = {}
+    heard: Positions = {}
     logs: dict[str, str] = {}
-    streams: tuple[tuple[StreamKey, RangeSet], ...] = ()
-    decision_ids: tuple[bytes, ...] = ()
+    held: tuple[tuple[StreamKey, RangeSet], ...] = ()
+    ids: tuple[bytes, ...] = ()
+    parts: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
 
 
-def known(state: TableState) -> dict[StreamKey, RangeSet]:
-    """Return the state's streams as a mapping."""
-    return dict(state.streams)
+class Kept(Struct, frozen=True):
+    """A state as it was committed: its root, where that lies (None: there is none yet), and all its streams."""
+
+    root: TableState
+    location: str | None
+    streams: Streams
+
+
+class Next(Struct, frozen=True):
+    """The state of a coming commit. `part`: columns that are to be stored first, as the last of `root.parts`."""
+
+    root: TableState
+    part: Columns | None
+    is_base: bool
+
+
+def following(before: Kept, root: TableState) -> Next:
+    """Return what a commit writes that makes `root`, which has its own changes only, the next state."""
+    streams, changed = before.streams, dict(root.changed)
+    grown = len(streams.changed.keys() | changed.keys())
+    has_many = len(before.root.roots) >= ROOTS_MAX
+    if grown > max(CHANGED_MIN, len(streams.columns) // CHANGED_SHARE) or (has_many and not len(streams.columns)):
+        return Next(root, Streams(streams.columns, {**streams.changed, **changed}).folded(), is_base=True)
+    parts = before.root.parts
+    if has_many:
+        part = Streams(None, {**streams.changed, **changed}).folded()
+        return Next(replace(root, parts=parts[:1]), part, is_base=False)
+    roots = before.root.roots + (() if before.location is None else (before.location,))
+    return Next(replace(root, parts=parts, roots=roots), None, is_base=False)
+
+
+def committed(before: Kept, made: Next, location: str) -> Kept:
+    """Return the state that a commit has left. Takes over the streams of the one before, which is not used again."""
+    if made.part is not None and made.is_base:
+        return Kept(made.root, location, Streams(made.part))
+    before.streams.take(dict(made.root.changed))
+    return Kept(made.root, location, before.streams)
+
+
+def committed_after(before: Kept, root: TableState, location: str) -> Kept | None:
+    """Return the state of the next commit, None when the root is not that one's. Takes over the streams before."""
+    if before.location is None or not root.roots or root.roots[-1] != before.location:
+        return None
+    before.streams.take(dict(root.changed))
+    return Kept(root, location, before.streams)
+
+
+def assembled(root: TableState, location: str, parts: Sequence[Columns], roots: Sequence[TableState]) -> Kept:
+    """Return a state from its files; `parts` and `roots` are what the root names, in that order."""
+    streams = Streams(parts[0] if parts else None)
+    for part in parts[1:]:
+        streams.take({part.key(at): part.held(at) for at in range(len(part))})
+    for one in (*roots, root):
+        streams.take(dict(one.changed))
+    return Kept(root, location, streams)
 
 
 def encode(state: TableState) -> bytes:
-    """Return MessagePack in one zstd frame."""
-    return zstandard.ZstdCompressor(level=1).compress(msgspec.msgpack.encode(state))
+    """Return the stored form: a CRC-32 and the zstd frame that it is of, over MessagePack."""
+    packed = _PACKER.compress(msgspec.msgpack.encode(state))
+    return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little") + packed
+
+
+def unpacked(data: bytes, source: str) -> bytes:
+    """Return what any of a state's files holds, decompressed. Raises StateError."""
+    try:
+        packed = data[_CHECKSUM_BYTES:]
+        if zlib.crc32(packed) != int.from_bytes(data[:_CHECKSUM_BYTES], "little"):
+            raise ValueError("its checksum is of other bytes")
+        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=COLUMNS_BYTES_MAX)
+    except (zstandard.ZstdError, ValueError) as error:
+        raise _unreadable(data, source, error) from error
 
 
 def decode(data: bytes, source: str) -> TableState:
     """Parse what `encode` made; `source` names the file in errors. Raises StateError."""
     try:
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=STATE_BYTES_MAX)
-        return msgspec.msgpack.decode(raw, type=TableState)
-    except (zstandard.ZstdError, msgspec.DecodeError) as error:
-        raise StateError(
-            f"state file {source}: expected zstd over MessagePack, found {len(data)} bytes: {error}; "
-            "restore the file from the store's versions or roll the table back to the snapshot before"
-        ) from error
+        return msgspec.msgpack.decode(unpacked(data, source), type=TableState)
+    except msgspec.DecodeError as error:
+        raise _unreadable(data, source, error) from error
 
 
-def furthest(states: Iterable[TableState], logs: Mapping[str, str]) -> Positions:
-    """Return where to read on: per partition the furthest `begins` among states that read the same log.
-
-    A topic whose identity changed was created anew: its old positions mean nothing, it is read from the start.
-    """
-    positions: Positions = {}
-    for state in states:
-        for partition, offset in state.begins.items():
-            topic = partition.rpartition("/")[0]
-            if state.logs.get(topic) == logs.get(topic):
-                positions[partition] = max(offset, positions.get(partition, 0))
-    return positions
+def _unreadable(data: bytes, source: str, error: Exception) -> StateError:
+    return StateError(
+        f"state file {source}: expected zstd over MessagePack, found {len(data)} bytes: {error}; "
+        "restore the file from the store's versions or roll the table back to the snapshot before"
+    )

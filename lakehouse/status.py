@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 STATUS_INTERVAL_S: Final = 1.0  # seconds; a status page shows a stall within two of them
-# Durations in the file. It is read once a second at least and a round takes longer than a sixteenth: none is missed.
+# Durations of a table in the file. It is read once a second at least and a table's commits are a fourth of a second
+# apart: none is missed.
 COMMITS_SHOWN_MAX: Final = 16
 
 _log = logging.getLogger(__name__)
@@ -31,17 +32,20 @@ class IngestStatus(Struct):
     lag: int = 0  # messages between the last commit and the end of the log
     last_plan_ms: float = 0.0
     last_commit_ms: float = 0.0
-    recent_commits_ms: list[float] = []  # of the rounds up to this one, the newest last, COMMITS_SHOWN_MAX at most
+    commits: dict[str, int] = {}  # by contract
+    recent_commits_ms: dict[str, list[float]] = {}  # by contract, the newest last, COMMITS_SHOWN_MAX at most
     last_round_at_ms: int = 0
     recoveries: int = 0
     last_error: str = ""
     last_error_at_ms: int = 0
     updated_at_ms: int = 0
 
-    def note_commit(self, took_ms: float) -> None:
-        """Take a commit's duration. The lists are new ones: another thread may be writing the old one down."""
+    def note_commit(self, contract: str, took_ms: float) -> None:
+        """Take a commit's duration. The mappings are new ones: another thread may be writing the old ones down."""
         self.last_commit_ms = took_ms
-        self.recent_commits_ms = [*self.recent_commits_ms, round(took_ms, 2)][-COMMITS_SHOWN_MAX:]
+        recent = [*self.recent_commits_ms.get(contract, ()), round(took_ms, 2)][-COMMITS_SHOWN_MAX:]
+        self.recent_commits_ms = self.recent_commits_ms | {contract: recent}
+        self.commits = self.commits | {contract: self.commits.get(contract, 0) + 1}
 
 
 class TableFigures(Struct, frozen=True):

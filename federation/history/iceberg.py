@@ -26,7 +26,8 @@ from federation.history.model import StreamMark
 from federation.history.ports import FileBounds, TableVersion
 from federation.history.segments import ASSET_COLUMN, ENTRY_COLUMNS, Segment
 from lakehouse.errors import StateError
-from lakehouse.state import STATE_PROPERTY, decode
+from lakehouse.state import STATE_PROPERTY
+from lakehouse.state_files import StateReader
 
 NAMESPACE: Final = "field"
 TABLE: Final = "service_history"
@@ -69,6 +70,7 @@ class IcebergHistoryTable:
         self._config = config
         self._opened: SqlCatalog | None = None
         self._name = f"{NAMESPACE}.{TABLE}"
+        self._states = StateReader()
         self._manifests: dict[str, list[DataFile]] = {}
         self._tasks: OrderedDict[str, tuple[Table, dict[str, FileScanTask]]] = OrderedDict()
 
@@ -105,7 +107,7 @@ class IcebergHistoryTable:
             if snapshot is None:
                 return None
             tasks = {_key(task): task for task in self._plan(table, snapshot)}
-            origins = _origins(table, snapshot)
+            origins = self._origins(table, snapshot)
         except (OSError, SQLAlchemyError, NoSuchTableError) as error:
             raise StoreUnavailableError(f"table {self._name}: {error}") from error
         self._check_columns(table)
@@ -155,6 +157,30 @@ class IcebergHistoryTable:
                 "publish the contract version that the table follows, and this one with it"
             )
 
+    def _origins(self, table: Table, snapshot: Snapshot) -> tuple[StreamMark, ...]:
+        """Return what the newest state among the snapshot and its ancestors says; nothing when none carries one."""
+        at: Snapshot | None = snapshot
+        for _ in range(STATE_ANCESTORS_MAX):
+            location = at.summary.additional_properties.get(STATE_PROPERTY) if at is not None and at.summary else None
+            if location is not None:
+                return self._marks(table, location)
+            if at is None or at.parent_snapshot_id is None:
+                break
+            at = table.snapshot_by_id(at.parent_snapshot_id)
+        return ()
+
+    def _marks(self, table: Table, location: str) -> tuple[StreamMark, ...]:
+        try:
+            kept = self._states.read(table.io, location)
+        except StateError as error:
+            raise HistoryTableError(str(error)) from error
+        marks = [
+            StreamMark(key.origin, key.epoch, ranges.upto(committed), committed)
+            for key, committed in kept.streams.items()
+            if key.contract == TABLE
+        ]
+        return tuple(sorted(marks, key=lambda mark: (mark.origin, mark.epoch)))
+
 
 def _key(task: FileScanTask) -> str:
     return " - ".join([task.file.file_path, *sorted(deleted.file_path for deleted in task.delete_files)])
@@ -168,31 +194,3 @@ def _bounds(table: Table, key: str, file: DataFile) -> FileBounds:
 def _text(bounds: Any, field_id: int) -> str | None:
     raw = (bounds or {}).get(field_id)
     return None if raw is None else str(from_bytes(StringType(), raw))
-
-
-def _origins(table: Table, snapshot: Snapshot) -> tuple[StreamMark, ...]:
-    """Return what the newest state among the snapshot and its ancestors says; nothing when none carries a state."""
-    at: Snapshot | None = snapshot
-    for _ in range(STATE_ANCESTORS_MAX):
-        location = at.summary.additional_properties.get(STATE_PROPERTY) if at is not None and at.summary else None
-        if location is not None:
-            return _marks(table, location)
-        if at is None or at.parent_snapshot_id is None:
-            break
-        at = table.snapshot_by_id(at.parent_snapshot_id)
-    return ()
-
-
-def _marks(table: Table, location: str) -> tuple[StreamMark, ...]:
-    with table.io.new_input(location).open() as file:
-        data = file.read()
-    try:
-        state = decode(data, location)
-    except StateError as error:
-        raise HistoryTableError(str(error)) from error
-    marks = [
-        StreamMark(key.origin, key.epoch, ranges.upto(committed), committed)
-        for key, committed in state.streams
-        if key.contract == TABLE
-    ]
-    return tuple(sorted(marks, key=lambda mark: (mark.origin, mark.epoch)))

@@ -143,11 +143,11 @@ def rebuild(
 
     name, endpoints = _parsed(table), endpoints_for(state_dir, port_base)
     log = KafkaLog(endpoints.kafka.bootstrap)
+    work = Rebuild(_catalog(endpoints, name.catalog), log, WallClock(), name.table.rpartition(".")[2])
     try:
-        work = Rebuild(_catalog(endpoints, name.catalog), log, WallClock(), name.table.rpartition(".")[2])
         done = work.run(Source.LOG if from_log else Source.FILES, accept_loss)
     finally:
-        log.close()
+        work.close()
     for reason in done.broken:
         typer.echo(f"not read: {reason}", err=True)
     for origin, count in sorted(done.unexplained.items()):
@@ -209,13 +209,14 @@ def _acknowledged(endpoints: "Endpoints") -> frozenset[int]:
     from contracts.watermark import decode_watermark
     from lakehouse.kafka import KafkaLog
 
-    log = KafkaLog(endpoints.kafka.bootstrap)
+    topic = KafkaLog(endpoints.kafka.bootstrap).follow(WATERMARKS)
     try:
-        return frozenset(decode_watermark(m.value).snapshot_id for m in log.read_all(WATERMARKS)[0] if m.value)
+        topic.rewind({})
+        return frozenset(decode_watermark(m.value).snapshot_id for m in topic.catch_up() if m.value)
     except RetrySafeError:
         return frozenset()
     finally:
-        log.close()
+        topic.close()
 
 
 def _records(part: "pa.Table", count: int) -> list[dict[str, Any]]:

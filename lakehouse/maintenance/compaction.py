@@ -6,8 +6,6 @@
 3. replace  one commit puts the new files in the place of the old ones, provided that all of those are still live
             (`lakehouse.maintenance.replacing`).
 
-The newest files belong to a writer that merges its own (`lakehouse.tail`), until the table is quiet.
-
 Rows are the same before and after, and no input is dropped unless it is live in the very snapshot that is replaced, so
 a lost race costs work and never rows.
 """
@@ -29,7 +27,7 @@ from lakehouse.evolution import layout_of
 from lakehouse.history import buckets, by_bucket, history_spec, subject_id
 from lakehouse.landing import backfilled
 from lakehouse.maintenance.listing import Manifests, live_files
-from lakehouse.maintenance.merging import WRITERS_COMMITS, File, Group, Part, plan
+from lakehouse.maintenance.merging import File, Group, Part, plan
 from lakehouse.maintenance.reading import read_files
 from lakehouse.maintenance.replacing import Change, Fault, no_fault, replace_files
 from lakehouse.maintenance.sorting import sorted_order
@@ -55,7 +53,6 @@ def compact(
     table: Table,
     quiet: bool,
     fault: Fault = no_fault,
-    writers_commits: int = WRITERS_COMMITS,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> Merged:
     """Merge the files that are due; once for each commit, so the caller repeats it until nothing is due.
@@ -66,7 +63,7 @@ def compact(
     manifests = Manifests(table.io)
     live = dict(_live(table, manifests))
     spec = history_spec(table.metadata)
-    groups = plan([file for file, _ in live.values()], spec is not None, quiet, writers_commits)  # Step 1.
+    groups = plan([file for file, _ in live.values()], spec is not None, quiet)  # Step 1.
     if not groups:
         return Merged(0, 0)
     written_s = monotonic_s()
@@ -87,9 +84,7 @@ def compact(
 
 def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File, DataFile]]]:
     """Yield the current data files by path."""
-    snapshot = table.current_snapshot()
-    newest = (snapshot.sequence_number or 0) if snapshot is not None else 0
-    for entry, file in live_files(table, manifests):
+    for _, file in live_files(table, manifests):
         is_tail = len(file.partition) == 0
         yield (
             file.file_path,
@@ -97,7 +92,6 @@ def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File,
                 File(
                     file.file_path,
                     file.file_size_in_bytes,
-                    newest - (entry.sequence_number or 0),
                     Part.TAIL if is_tail else Part.HISTORY,
                     None if is_tail else file.partition[0],
                 ),

@@ -15,16 +15,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from lakehouse import tail
-
 # Bytes; upper ends of the tiers. What has reached the last is never merged again: two of them would exceed a commit.
 TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 67_108_864)
 MERGE_FILES_MIN: Final = 8  # files of a tier that make a merge worth a commit
 QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: readers then pay for files, not writers
 # Bytes of the tail that are worth a file in each of 16 buckets: 256 kB each, half of the lowest tier's end.
 HISTORY_BYTES_MIN: Final = TIER_BYTES[1]
-# Commits for which a file is its writer's; a quarter more than it says, for the commits of maintenance in between.
-WRITERS_COMMITS: Final = tail.COMMITS * 5 // 4
 MERGE_FILES_MAX: Final = 1_024  # files; bounds the commit's size: each is an entry to write
 MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed of one commit; a few seconds' work, lost if its inputs go
 SINGLE: Final = 1  # files of the tail's upper tiers that are worth moving: a backlog's commit is large by itself
@@ -42,7 +38,6 @@ class File(Struct, frozen=True):
 
     path: str
     size_bytes: int
-    age_commits: int  # commits since it was added
     part: Part = Part.TAIL
     bucket: int | None = None
 
@@ -59,30 +54,28 @@ class Group(Struct, frozen=True):
         return sum(file.size_bytes for file in self.files)
 
 
-def plan(
-    files: Sequence[File], has_history: bool, quiet: bool, writers_commits: int = WRITERS_COMMITS
-) -> tuple[Group, ...]:
+def plan(files: Sequence[File], has_history: bool, quiet: bool) -> tuple[Group, ...]:
     """Return the groups of the next commit: one of the tail, or several of the history, each of another bucket.
 
     `has_history`: whether the table has a history part. The tail comes first: it is what every reader reads.
     """
     own = [file for file in files if file.part is Part.TAIL]
-    if has_history and (flushed := _flush(own, quiet, writers_commits)):
+    if has_history and (flushed := _flush(own)):
         return (Group(flushed, Part.HISTORY),)
-    if merged := merge(own, quiet, writers_commits):
+    if merged := merge(own, quiet):
         return (Group(merged, Part.TAIL),)
     buckets: dict[int | None, list[File]] = defaultdict(list)
     for file in files:
         if file.part is Part.HISTORY:
             buckets[file.bucket].append(file)
-    merges = (merge(found, False, 0) for _, found in sorted(buckets.items(), key=lambda item: str(item[0])))
+    merges = (merge(found, False) for _, found in sorted(buckets.items(), key=lambda item: str(item[0])))
     return _within_limits(Group(found, Part.HISTORY) for found in merges if found)
 
 
-def merge(files: Sequence[File], quiet: bool, writers_commits: int = WRITERS_COMMITS) -> tuple[File, ...]:
+def merge(files: Sequence[File], quiet: bool) -> tuple[File, ...]:
     """Return the files to merge next, of the smallest tier that is due; none when nothing is due."""
     tiers: dict[int, list[File]] = defaultdict(list)
-    for file in _ours(files, quiet, writers_commits):
+    for file in files:
         if (tier := _tier(file)) < len(TIER_BYTES):
             tiers[tier].append(file)
     for tier in sorted(tiers):
@@ -91,20 +84,15 @@ def merge(files: Sequence[File], quiet: bool, writers_commits: int = WRITERS_COM
     return ()
 
 
-def _flush(files: Sequence[File], quiet: bool, writers_commits: int) -> tuple[File, ...]:
+def _flush(files: Sequence[File]) -> tuple[File, ...]:
     """Return the files of the tail to move to the history, none while they are not worth it."""
-    ours = _ours(files, quiet, writers_commits)
-    large = [file for file in ours if _tier(file) > 1]
+    large = [file for file in files if _tier(file) > 1]
     if large:
         return _fitting(large, SINGLE)
     # A tier that is not due yet is left alone, however large all together are: else each pass would move a little.
-    counts = Counter(map(_tier, ours))
-    chosen = _fitting([file for file in ours if counts[_tier(file)] >= MERGE_FILES_MIN])
+    counts = Counter(map(_tier, files))
+    chosen = _fitting([file for file in files if counts[_tier(file)] >= MERGE_FILES_MIN])
     return chosen if sum(file.size_bytes for file in chosen) >= HISTORY_BYTES_MIN else ()
-
-
-def _ours(files: Sequence[File], quiet: bool, writers_commits: int) -> list[File]:
-    return [file for file in files if quiet or file.age_commits >= writers_commits]
 
 
 def _tier(file: File) -> int:

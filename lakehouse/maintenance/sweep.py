@@ -12,11 +12,13 @@ from typing import Final
 from urllib.parse import urlparse
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from lakehouse.state import STATE_PROPERTY
+from lakehouse.state import STATE_PROPERTY, decode
+from lakehouse.state_files import files_of
 
 FILE_GRACE_S: Final = 600  # seconds since it was written; twice what a writer or maintenance takes at most
 READER_GRACE_S: Final = 600.0  # seconds since nothing refers to it; longer than any query may run
@@ -95,7 +97,7 @@ def references(table: Table) -> set[str]:
     manifests = {}
     for snapshot in metadata.snapshots:
         found.add(snapshot.manifest_list)
-        found.update(state_files(snapshot))
+        found.update(state_files(table.io, snapshot))
         manifests.update({manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)})
     for path, manifest in manifests.items():
         found.add(path)
@@ -103,10 +105,13 @@ def references(table: Table) -> set[str]:
     return found
 
 
-def state_files(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the locations of the files that hold the recovery state which a snapshot names."""
-    state = None if snapshot.summary is None else snapshot.summary.get(STATE_PROPERTY)
-    return () if state is None else (state,)
+def state_files(io: FileIO, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the locations of the files that hold the recovery state which a snapshot names. Raises StateError."""
+    root = None if snapshot.summary is None else snapshot.summary.get(STATE_PROPERTY)
+    if root is None:
+        return ()
+    with io.new_input(root).open() as stream:
+        return (root, *files_of(decode(stream.read(), root)))
 
 
 def _store(table: Table) -> tuple[FileSystem, str] | None:

@@ -7,9 +7,7 @@ every manifest, the recovery states, the metadata, and whatever else lies in the
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import msgspec
 import pyarrow.compute as pc
-import zstandard
 from msgspec import Struct
 from pyiceberg.manifest import (
     DataFile,
@@ -29,7 +27,7 @@ from lakehouse.maintenance.listing import Manifests
 from lakehouse.maintenance.reading import read_file
 from lakehouse.maintenance.subjects import ORIGIN, About, quoted
 from lakehouse.maintenance.sweep import FILE_GRACE_S, listed, references, remove, state_files
-from lakehouse.state import STATE_BYTES_MAX
+from lakehouse.state import unpacked
 
 DATA_SUFFIX: Final = ".parquet"
 MANIFEST_SUFFIX: Final = ".avro"
@@ -84,7 +82,7 @@ def verify(table: Table, rule: About, now_s: float) -> Found:
         if _has(table, rule, location)
     ]
     kept = []
-    for location in sorted(place for s in table.metadata.snapshots for place in state_files(s)):
+    for location in sorted(place for s in table.metadata.snapshots for place in state_files(table.io, s)):
         if _in_state(table, location, rule):
             if rule.own == ORIGIN:
                 kept.append(
@@ -158,8 +156,7 @@ def _in_text(table: Table, location: str, rule: About) -> bool:
 
 def _in_state(table: Table, location: str, rule: About) -> bool:
     with table.io.new_input(location).open() as stream:
-        raw = zstandard.ZstdDecompressor().decompress(stream.read(), max_output_size=STATE_BYTES_MAX)
-    return msgspec.msgpack.encode(rule.subject.id) in raw
+        return rule.subject.id.encode() in unpacked(stream.read(), location)
 
 
 def _ids(table: Table, rule: About) -> list[int]:

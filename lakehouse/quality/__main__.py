@@ -12,6 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from contracts.topics import CONTRACTS
 from lakehouse.catalog import open_catalog
 from lakehouse.kafka import KafkaLog
 from lakehouse.process import WallClock, beside, serve, shown
@@ -38,14 +39,14 @@ def work(config: QualityConfig, path: Path, stop: threading.Event, ready: thread
     status = QualityStatus(pid=os.getpid())
     with shown(path, status, ready):
         catalogs = tuple(open_catalog(catalog) for catalog in config.catalogs)
-        log = KafkaLog(config.kafka_bootstrap)
+        contracts = KafkaLog(config.kafka_bootstrap).follow(CONTRACTS)
         try:
             engine = None if config.engine is None else Engine(config.engine)
             send = Sender(config.kafka_bootstrap).send
             memory_file = beside(path, "memory.json")
-            Watcher(config, catalogs, log, send, Judge(), engine, clock, status, memory_file).run(stop, ready)
+            Watcher(config, catalogs, contracts, send, Judge(), engine, clock, status, memory_file).run(stop, ready)
         finally:
-            log.close()
+            contracts.close()
             for catalog in catalogs:
                 catalog.engine.dispose()
 

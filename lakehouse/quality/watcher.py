@@ -24,10 +24,9 @@ from sqlalchemy.orm import Session
 from contracts.contract import Contract
 from contracts.errors import ContractError
 from contracts.ports import Clock
-from contracts.topics import CONTRACTS
 from lakehouse.errors import EngineError, LogUnavailableError
 from lakehouse.iceberg import UNKNOWN
-from lakehouse.ports import Log, Message
+from lakehouse.ports import Follower, Message
 from lakehouse.quality import memory as remembered
 from lakehouse.quality import report
 from lakehouse.quality.analyst import Shelf
@@ -43,7 +42,6 @@ from lakehouse.tables import CONTRACT_PROPERTY
 
 BUSY_SHARE_MAX: Final = 0.25  # of the time; asking is slow, and who commits and who queries comes first
 APART_MAX_S: Final = 60.0  # seconds between two passes, however long one takes
-CONTRACTS_POLL: Final = 1_000  # messages of the contracts topic followed in one pass
 MEBIBYTE: Final = 1_048_576
 
 _log = logging.getLogger(__name__)
@@ -72,7 +70,7 @@ class Watcher:
         self,
         config: QualityConfig,
         catalogs: Sequence[SqlCatalog],
-        log: Log,
+        contracts: Follower,
         send: Callable[[Sequence[tuple[str, bytes]]], object],
         judge: Judging,
         engine: Asking | None,
@@ -80,7 +78,7 @@ class Watcher:
         status: QualityStatus,
         memory_file: Path,
     ) -> None:
-        self._config, self._catalogs, self._log, self._send = config, catalogs, log, send
+        self._config, self._catalogs, self._contracts, self._send = config, catalogs, contracts, send
         self._judge, self._engine, self._clock, self._status = judge, engine, clock, status
         self._file = memory_file
         self._memory = _recall(memory_file)
@@ -126,12 +124,9 @@ class Watcher:
 
     def _follow(self) -> None:
         if not self._following:
-            found, ends = self._log.read_all(CONTRACTS)
-            for message in found:
-                self._take(message)
-            self._log.assign((CONTRACTS,), ends)
+            self._contracts.rewind({})
             self._following = True
-        for message in self._log.poll(CONTRACTS_POLL, 0.0):
+        for message in self._contracts.catch_up():
             self._take(message)
 
     def _take(self, message: Message) -> None:

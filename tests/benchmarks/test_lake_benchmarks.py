@@ -78,10 +78,10 @@ def test_a_seed_decides_whom_when_and_where_in_a_commit() -> None:
 
 
 def test_durations_of_commits_are_gathered_by_number() -> None:
-    commits = commit_growth.Commits()
+    commits = commit_growth.Commits("t")
     assert commits.take({}) == 0
-    assert commits.take({"rounds": 3, "recent_commits_ms": [1.0, 2.0, 3.0]}) == 3
-    assert commits.take({"rounds": 5, "recent_commits_ms": [2.0, 3.0, 4.0, 5.0]}) == 5
+    assert commits.take({"commits": {"t": 3}, "recent_commits_ms": {"t": [1.0, 2.0, 3.0], "u": [9.0]}}) == 3
+    assert commits.take({"commits": {"t": 5}, "recent_commits_ms": {"t": [2.0, 3.0, 4.0, 5.0]}}) == 5
     assert commits.took_ms == {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0, 5: 5.0}
     assert commits.around(3, 4) == [1.0, 2.0, 3.0, 4.0]
 

@@ -16,6 +16,7 @@ from federation.config import CatalogConfig
 from federation.history.iceberg import NAMESPACE, TABLE
 from lakehouse import state
 from lakehouse.schema import table_schema
+from lakehouse.streams import StreamKey
 from lakehouse.tables import table_properties
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "contracts" / "documents" / "service_history.odcs.yaml"
@@ -28,7 +29,7 @@ class FolderLake:
     def __init__(self, folder: Path) -> None:
         self.config = CatalogConfig("lake_a", f"sqlite:///{folder}/catalog.db", f"file://{folder}/wh", "", "", "")
         self.catalog = SqlCatalog("lake_a", uri=self.config.uri, warehouse=self.config.warehouse)
-        self._streams: dict[state.StreamKey, tuple[tuple[int, int], ...]] = {}
+        self._streams: dict[StreamKey, tuple[tuple[int, int], ...]] = {}
 
     def create(self) -> Table:
         """Create the empty table."""
@@ -44,13 +45,13 @@ class FolderLake:
         properties: dict[str, str] = {}
         if with_state:
             for row in complete:
-                key = state.StreamKey(TABLE, row["origin"], row["epoch"])
+                key = StreamKey(TABLE, row["origin"], row["epoch"])
                 first = row["seq"]
                 self._streams[key] = ((0, first + 1),)
             # No ".zst" in the name: Arrow takes it as an order to compress what is compressed already.
             location = f"{table.location()}/metadata/fieldlake-state-{uuid4()}.bin"
             with table.io.new_output(location).create() as stream:
-                stream.write(state.encode(state.TableState(streams=tuple(self._streams.items()))))
+                stream.write(state.encode(state.TableState(changed=tuple(self._streams.items()))))
             properties = {state.STATE_PROPERTY: location}
         table.append(pa.Table.from_pylist(complete, schema=table_schema(CONTRACT)), snapshot_properties=properties)
         snapshot = self.catalog.load_table(f"{NAMESPACE}.{TABLE}").current_snapshot()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from contracts.topics import CONTRACTS as CONTRACTS_TOPIC
 from lakehouse.catalog import open_catalog
 from lakehouse.data_files import write_rows
 from lakehouse.quality.config import QualityConfig
@@ -42,8 +43,9 @@ class Stage:
         )  # fmt: skip
         self.status = QualityStatus(pid=0)
         self.world.clock.advance(1)
+        contracts = MemoryLog(self.world.broker, self.world.clock).follow(CONTRACTS_TOPIC)
         self.watcher = Watcher(
-            config, self.catalogs, MemoryLog(self.world.broker, self.world.clock), self.send, self.judge, self.engine,
+            config, self.catalogs, contracts, self.send, self.judge, self.engine,
             self.world.clock, self.status, self.folder / "memory.json",
         )  # fmt: skip
         return self.watcher

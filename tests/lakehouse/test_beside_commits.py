@@ -13,6 +13,7 @@ from lakehouse.maintenance.compaction import compact
 from lakehouse.state import TableState
 from tests.lakehouse.frames import clicks
 from tests.lakehouse.shelf import CLICKS, Shelf, table_rows
+from tests.lakehouse.world import commit_files
 
 COMMITS, ROWS = 80, 10
 
@@ -35,7 +36,7 @@ def test_the_ingest_and_maintenance_share_a_table(
             ensure_history(table)
             while not finished.is_set():
                 table.refresh()
-                merged.append(compact(table, quiet=False, writers_commits=0).files)
+                merged.append(compact(table, quiet=False).files)
         except BaseException as error:  # noqa: BLE001 - the test's own thread must see whatever it was
             failures.append(error)
 
@@ -44,7 +45,7 @@ def test_the_ingest_and_maintenance_share_a_table(
     with caplog.at_level(logging.INFO, "lakehouse.iceberg"):
         for n in range(COMMITS):
             rows = table_rows(CLICKS, clicks(range(n * ROWS, (n + 1) * ROWS)))
-            writer.commit(writer.write(rows, TableState(begins={"log/0": n})))
+            commit_files(writer, writer.write(rows), TableState(floors={"log/0": n}))
     finished.set()
     keeper.join()
     assert failures == []
@@ -52,6 +53,6 @@ def test_the_ingest_and_maintenance_share_a_table(
     assert shelf.seqs() == list(range(COMMITS * ROWS))
     repeats = sum("moved by another writer" in record.getMessage() for record in caplog.records)
     assert repeats <= COMMITS
-    assert writer.recover().state.begins == {"log/0": COMMITS - 1}
+    assert writer.recover().kept.root.floors == {"log/0": COMMITS - 1}
     own.engine.dispose()
     shelf.close()

@@ -10,9 +10,11 @@ from contracts import microbatch, ranges
 from lakehouse.claims import Claims
 from lakehouse.decode import Arrived, decode
 from lakehouse.errors import StateError
-from lakehouse.state import StreamKey, TableState, furthest, known
+from lakehouse.positions import highest, of_logs
+from lakehouse.state import TableState
 from lakehouse.state import decode as decode_state
 from lakehouse.state import encode as encode_state
+from lakehouse.streams import StreamKey, Streams
 from lakehouse.watermarks import watermarks
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
 
@@ -55,26 +57,27 @@ spans = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), max_size=20)
 def test_claims_take_every_number_exactly_once(found: list[tuple[int, int]]) -> None:
     key, claims, taken = StreamKey("telemetry", "d", 1), Claims({}), list[int]()
     for first, span in found:
-        header = microbatch.Header(1, 1, first, span, 0, 0, 0)
-        taken += [seq for low, high in claims.claim(key, header) for seq in range(low, high)]
+        taken += [seq for low, high in claims.claim(key, first, first + span) for seq in range(low, high)]
     assert sorted(taken) == sorted({seq for first, span in found for seq in range(first, first + span)})
     assert ranges.size(claims.of(key)) == len(taken)
+    assert [claim.ranges for claim in claims.all()] == ([claims.of(key)] if found else [])
 
 
 def test_a_state_survives_its_file_and_a_damaged_one_says_what_to_do() -> None:
     key = StreamKey("telemetry", "device-1", 3)
-    state = TableState({"b/0": 1}, {"b/0": 2}, {"b": "x"}, ((key, ((0, 9),)),), (b"\x01" * 16,))
+    changed, held = ((key, ((0, 9),)),), ((StreamKey("clicks", "c", 1), ((3, 4),)),)
+    state = TableState(changed, {"b/0": 1}, {"h/3": 2}, {"b": "x"}, held, (b"\x01" * 16,), ("part",), ("root",))
     assert decode_state(encode_state(state), "s3://x") == state
-    assert known(state) == {key: ((0, 9),)}
-    with pytest.raises(StateError, match="roll the table back"):
-        decode_state(encode_state(state)[:-3], "s3://x")
+    for damaged in (encode_state(state)[:-3], encode_state(state)[:-1] + b"x", b""):
+        with pytest.raises(StateError, match="roll the table back"):
+            decode_state(damaged, "s3://x")
 
 
-def test_reading_goes_on_at_the_furthest_begin_of_the_same_log() -> None:
-    old = TableState({"b/0": 90, "d/0": 4}, {}, {"b": "gone", "d": "y"})
-    one = TableState({"b/0": 5, "b/1": 7}, {"b/0": 50}, {"b": "x"})
-    two = TableState({"b/0": 6, "b/1": 2}, {"b/0": 60}, {"b": "x"})
-    assert furthest([old, one, two], {"b": "x", "d": "y"}) == {"b/0": 6, "b/1": 7, "d/0": 4}
+def test_reading_goes_on_at_the_highest_floor_of_the_same_log() -> None:
+    present = {"b": "x", "d": "y"}
+    old = of_logs({"b/0": 90, "d/0": 4}, {"b": "gone", "d": "y"}, present)
+    one, two = of_logs({"b/0": 5, "b/1": 7}, {"b": "x"}, present), of_logs({"b/0": 6, "b/1": 2}, {"b": "x"}, present)
+    assert highest([old, one, two]) == {"b/0": 6, "b/1": 7, "d/0": 4}
 
 
 def test_a_watermark_is_of_the_newest_epoch_and_of_the_tables_own_contract() -> None:
@@ -84,9 +87,8 @@ def test_a_watermark_is_of_the_newest_epoch_and_of_the_tables_own_contract() -> 
         StreamKey("clicks", "d", 7): ((0, 1),),
         StreamKey("telemetry", "e", 1): ((0, 2),),
     }
-    found = watermarks("telemetry", held, 42, 1_000)
+    found = watermarks("telemetry", Streams(None, held), 42, 1_000, ["e", "d", "unknown", "d"])
     assert [(m.origin, m.epoch, m.committed, m.snapshot_id) for m in found] == [
         ("d", 2, ((0, 3), (5, 6)), 42),
         ("e", 1, ((0, 2),), 42),
     ]
-    assert [m.origin for m in watermarks("telemetry", held, 42, 1_000, ["e"])] == ["e"]

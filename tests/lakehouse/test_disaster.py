@@ -95,11 +95,11 @@ def test_one_stores_metadata_is_lost(plant: Plant, ingest: Service) -> None:
     store, folder = io.fs_by_scheme(where.scheme, where.netloc), f"{where.netloc}{where.path}/metadata"
     for found in store.get_file_info(FileSelector(folder)):
         store.delete_file(found.path)
-    log = KafkaLog(plant.config.kafka_bootstrap)
+    rebuild = Rebuild(catalog, KafkaLog(plant.config.kafka_bootstrap), WallClock(), CLICKS.id)
     try:
-        done = Rebuild(catalog, log, WallClock(), CLICKS.id).run(Source.FILES)
+        done = rebuild.run(Source.FILES)
     finally:
-        log.close()
+        rebuild.close()
         catalog.engine.dispose()
     assert done.rows_from_files >= ROWS
     drill.send()

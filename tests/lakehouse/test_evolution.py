@@ -13,15 +13,14 @@ from msgspec.structs import replace
 
 from contracts.contract import Contract, Field, FieldType
 from lakehouse.evolution import follow
+from lakehouse.handover import DataFileForm
 from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.landing import land
-from lakehouse.ports import Written
 from lakehouse.schema import table_schema
-from lakehouse.state import TableState
 from tests.lakehouse import changing
 from tests.lakehouse.judge import EXTENSIONS, EXTENSIONS_DIR
 from tests.lakehouse.naive_fields import Meaning, Row, expected, meaning
-from tests.lakehouse.world import catalogs
+from tests.lakehouse.world import catalogs, commit_files
 
 FIRST = Contract(
     "press", "1.0.0", "Press", "Tests.", "tests", "lake_a", "field",
@@ -41,7 +40,7 @@ class Following:
         self.table: IcebergTable = self.lake.open(FIRST)
         self.table.recover()
         self.arrived: list[tuple[Row, Contract, Contract]] = []
-        self.waiting: Written | None = None
+        self.waiting: tuple[DataFileForm, ...] | None = None
 
     def publish(self, fields: tuple[Field, ...], seen: bool) -> None:
         """Publish a version, which a lake that is not `seen` to look opens only when rows of it arrive."""
@@ -60,7 +59,7 @@ class Following:
         self.settle()
         self.open(sent)
         landed = land(self.named(rows, sent), sent, self.table.layout)
-        self.waiting = self.table.write(landed, TableState())
+        self.waiting = self.table.write(landed)
         self.arrived += [(row, sent, self.followed) for row in rows]
 
     def named(self, rows: list[Row], sent: Contract) -> pa.Table:
@@ -74,7 +73,7 @@ class Following:
 
     def settle(self) -> None:
         if self.waiting is not None:
-            self.table.commit(self.waiting)
+            commit_files(self.table, self.waiting)
             self.waiting = None
         self.table.reload()
 

@@ -22,9 +22,8 @@ from lakehouse.landing import backfilled, land
 from lakehouse.layout import COLUMNS_PROPERTY, Column
 from lakehouse.maintenance.compaction import compact
 from lakehouse.schema import table_schema
-from lakehouse.state import TableState
 from lakehouse.upcast import upcast
-from tests.lakehouse.world import catalogs, lose_first_answer
+from tests.lakehouse.world import catalogs, commit_files, lose_first_answer
 
 LONG, INT, TEXT, DOUBLE = FieldType.LONG, FieldType.INT, FieldType.STRING, FieldType.DOUBLE
 FIRST = Contract(
@@ -65,7 +64,7 @@ def named(contract: Contract, *rows: dict[str, Any]) -> pa.Table:
 
 def put(table: IcebergTable, contract: Contract, *rows: dict[str, Any]) -> None:
     table.reload()
-    table.commit(table.write(land(named(contract, *rows), contract, table.layout), TableState()))
+    commit_files(table, table.write(land(named(contract, *rows), contract, table.layout)))
 
 
 def found(table: IcebergTable, *columns: str) -> list[tuple[Any, ...]]:
@@ -252,11 +251,11 @@ def test_a_change_under_way_puts_no_value_under_another_column(
     if between == "landed and written":
         lake.open(changed)
         table.reload()
-        written = table.write(rows, TableState())
+        written = table.write(rows)
     else:
-        written = table.write(rows, TableState())
+        written = table.write(rows)
         lake.open(changed)
-    table.commit(written)
+    commit_files(table, written)
     assert names(table.table)[: len(columns)] == columns
     assert list(found(table, *columns)[0][1:]) == values
 

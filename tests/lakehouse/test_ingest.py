@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lakehouse.ingest import APART_MAX_S, BUSY_SHARE_MAX, LINGER_S
+from lakehouse.gathering import APART_MAX_S, BUSY_SHARE_MAX, LINGER_S
 from lakehouse.ports import Step
 from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, clicks, frame, telemetry
 from tests.lakehouse.world import World
@@ -18,8 +18,9 @@ def test_rows_land_with_their_identity_and_are_acknowledged(world: World) -> Non
     world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(50, 60))))
     world.broker.batch("device-2", frame(TELEMETRY, telemetry([3, 7, 9]), first_seq=0, span=20, epoch=4))
     world.broker.batch("collector-1", frame(CLICKS, clicks(range(5))))
-    ingest = world.start()
-    assert world.drain(ingest) == 1
+    worker = world.start()
+    worker.drain()
+    assert worker.status.rounds == 1
     found = world.records("telemetry")
     assert [(r["origin"], r["epoch"], r["seq"]) for r in found] == [
         *(("device-1", 1, seq) for seq in [*range(40), *range(50, 60)]),
@@ -45,13 +46,13 @@ def test_rounds_take_half_of_the_time_at_most_and_no_row_waits_for_ever(world: W
     def slow(step: Step, table: str = "") -> None:
         if step is Step.PLANNED:
             began_s.append(world.clock.monotonic_s())
-        if step is Step.TABLES_COMMITTED:
+        if step is Step.FILES_WRITTEN:
             world.clock.advance(took_s[len(began_s) - 1])
 
-    ingest = world.start(slow)
+    worker = world.start(slow)
     for n in range(len(took_s)):
         world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(n, n + 1))))
-        assert ingest.step()
+        assert worker.writer.step()
     apart_s = [after - before for before, after in itertools.pairwise(began_s)]
     assert apart_s == pytest.approx([0.25, 0.4 / BUSY_SHARE_MAX, 5.0 + LINGER_S], abs=0.01)
     assert APART_MAX_S < 5.0

@@ -15,9 +15,7 @@ from lakehouse.maintenance.keeper import PASSES_PER_SWEEP, QUIET_AFTER_MS, Doome
 from lakehouse.maintenance.merging import (
     MERGE_BYTES_MAX,
     MERGE_FILES_MAX,
-    MERGE_FILES_MIN,
     TIER_BYTES,
-    WRITERS_COMMITS,
     File,
     merge,
 )
@@ -114,15 +112,6 @@ def test_a_merge_whose_inputs_are_gone_is_given_up(world: World) -> None:
     assert [r["seq"] for r in world.records("telemetry")] == list(range(180))
 
 
-def test_the_newest_files_are_their_writers_until_the_table_is_quiet(world: World) -> None:
-    scattered(world, 0, 9)
-    table = table_of(world)
-    assert compact(table, quiet=False).files == 0
-    files_of_old = [File(str(n), 1, WRITERS_COMMITS - (n % 2)) for n in range(2 * MERGE_FILES_MIN)]
-    assert {file.age_commits for file in merge(files_of_old, quiet=False)} == {WRITERS_COMMITS}
-    assert compact(table, quiet=True).files == 9
-
-
 def test_the_sweep_removes_what_nothing_refers_to_and_nothing_else(world: World) -> None:
     commits(world, 0, 20)
     table = table_of(world)
@@ -197,7 +186,7 @@ sizes = st.lists(st.integers(1, 2 * TIER_BYTES[-1]), max_size=300)
 
 @given(sizes, st.booleans())
 def test_a_merge_has_limits_and_stays_within_one_tier(found: list[int], quiet: bool) -> None:
-    chosen = merge([File(str(n), size, WRITERS_COMMITS) for n, size in enumerate(found)], quiet)
+    chosen = merge([File(str(n), size) for n, size in enumerate(found)], quiet)
     assert len(set(chosen)) == len(chosen) <= MERGE_FILES_MAX
     assert len(chosen) != 1
     assert sum(f.size_bytes for f in chosen) <= MERGE_BYTES_MAX

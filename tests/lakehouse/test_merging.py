@@ -24,23 +24,19 @@ files = st.builds(
     File,
     path=st.text(max_size=4),
     size_bytes=st.integers(1, 2 * TIER_BYTES[-1]),
-    age_commits=st.integers(0, 200),
     part=st.just(Part.TAIL),
 ) | st.builds(
     File,
     path=st.text(max_size=4),
     size_bytes=st.integers(1, 2 * TIER_BYTES[-1]),
-    age_commits=st.integers(0, 200),
     part=st.just(Part.HISTORY),
     bucket=st.integers(0, 3) | st.none(),
 )
 
 
-@given(st.lists(files, max_size=120, unique_by=lambda f: f.path), st.booleans(), st.booleans(), st.integers(0, 100))
-def test_a_commit_has_limits_and_mixes_nothing(
-    found: list[File], has_history: bool, quiet: bool, writers_commits: int
-) -> None:
-    groups = plan(found, has_history, quiet, writers_commits)
+@given(st.lists(files, max_size=120, unique_by=lambda f: f.path), st.booleans(), st.booleans())
+def test_a_commit_has_limits_and_mixes_nothing(found: list[File], has_history: bool, quiet: bool) -> None:
+    groups = plan(found, has_history, quiet)
     chosen = [file for group in groups for file in group.files]
     assert len(set(chosen)) == len(chosen) <= max(MERGE_FILES_MAX, *(len(group.files) for group in groups), 0)
     assert set(chosen) <= set(found)
@@ -50,7 +46,6 @@ def test_a_commit_has_limits_and_mixes_nothing(
         assert len(group.files) > 1 or group.files[0].part is not group.to
         if group.files[0].part is Part.TAIL:
             assert len(groups) == 1
-            assert quiet or all(file.age_commits >= writers_commits for file in group.files)
         else:
             assert group.to is Part.HISTORY
         if group.to is Part.HISTORY and group.files[0].part is Part.TAIL:
@@ -60,9 +55,9 @@ def test_a_commit_has_limits_and_mixes_nothing(
 
 @given(st.lists(st.integers(1, TIER_BYTES[0] - 1), max_size=MERGE_FILES_MIN - 1))
 def test_a_few_small_files_are_left_alone_until_the_table_is_quiet(sizes: list[int]) -> None:
-    found = [File(str(n), size, 0) for n, size in enumerate(sizes)]
-    assert plan(found, True, False, 0) == ()
-    assert len(plan(found, True, True, 0)) == (len(sizes) > 1)
+    found = [File(str(n), size) for n, size in enumerate(sizes)]
+    assert plan(found, True, False) == ()
+    assert len(plan(found, True, True)) == (len(sizes) > 1)
 
 
 class Commits:
@@ -76,7 +71,7 @@ class Commits:
 
     def add(self, size_bytes: int, part: Part = Part.TAIL, bucket: int | None = None) -> None:
         self.named += 1
-        self.files[str(self.named)] = File(str(self.named), size_bytes, 0, part, bucket)
+        self.files[str(self.named)] = File(str(self.named), size_bytes, part, bucket)
 
     def commit(self, size_bytes: int) -> None:
         self.at += 1
@@ -84,7 +79,7 @@ class Commits:
         self.add(size_bytes)
 
     def keep(self) -> None:
-        while groups := plan(list(self.files.values()), self.has_history, False, 0):
+        while groups := plan(list(self.files.values()), self.has_history, False):
             self.commits_of_ours += 1
             for group in groups:
                 self._apply(group)

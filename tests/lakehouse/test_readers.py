@@ -24,11 +24,10 @@ from lakehouse.foreign import open_foreign
 from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.maintenance.compaction import compact
 from lakehouse.schema import table_schema
-from lakehouse.state import TableState
 from tests.lakehouse.foreign_tables import POSITION_IDS, with_deletes
 from tests.lakehouse.frames import CONTRACTS
 from tests.lakehouse.readers import DuckReader, PyIcebergReader, Reader, Rows, TrinoReader
-from tests.lakehouse.world import catalogs
+from tests.lakehouse.world import catalogs, commit_files
 
 TYPES = ("string", "int", "long", "float", "double", "boolean", "timestamptz")
 LONG_ID = "资产-🛠️-" * 50
@@ -91,7 +90,7 @@ class Writer:
         rows = [system | {"seq": self.seq + n} | row for n, row in enumerate(values)]
         self.seq += len(rows)
         table = pa.Table.from_pylist(rows, table_schema(self.contract))
-        return self.table.commit(self.table.write(table, TableState()))
+        return commit_files(self.table, self.table.write(table))
 
     def evolve(self, contract: Contract) -> None:
         """Publish a next version."""

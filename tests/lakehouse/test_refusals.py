@@ -87,7 +87,7 @@ def test_a_batch_is_checked_as_a_whole_and_by_the_time_it_was_sealed(world: Worl
         ("device-1", 4, "session_id.unique"),
     }
     assert [(row["origin"], row["seq"]) for row in world.records("clicks")] == [("device-1", 0), ("device-2", 0)]
-    assert ingest._status.hints == {"clicks.platform.known_values": 6}
+    assert ingest.status.hints == {"clicks.platform.known_values": 6}
 
 
 def broken_batches() -> list[tuple[str, bytes, str]]:

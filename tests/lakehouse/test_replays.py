@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from contracts.contract import Checks, Contract, Field, FieldType
 from contracts.microbatch import Flag, parse
 from lakehouse.errors import OriginalError
-from lakehouse.ingest import Ingest
 from lakehouse.originals import row_of, row_of_device, texts
 from lakehouse.ports import Step
 from lakehouse.replays import Entry, put_back
 from lakehouse.schema import wire_schema
 from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, clicks, evolved, frame, telemetry
+from tests.lakehouse.pair import Pair
 from tests.lakehouse.world import USUAL, World
 
 TELEMETRY, CLICKS = CONTRACTS["telemetry"], CONTRACTS["clicks"]
@@ -122,7 +122,7 @@ def fixed(**checks: Checks) -> Contract:
     return replace(TELEMETRY, version="1.0.1", fields=fields)
 
 
-def refuse_two(world: World, ingest: Ingest) -> None:
+def refuse_two(world: World, ingest: Pair) -> None:
     """Rows 2 and 4 of six are refused, for different reasons."""
     found = telemetry(range(6))
     found[2] |= {"f3": -100_001}
@@ -219,7 +219,7 @@ def test_a_crash_while_rows_come_back_loses_and_doubles_none(world: World, dies_
     world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(6, 9))))
     assert send(world, [TELEMETRY, mended]) == ["score.finite"]
     armed.append(1)
-    if dies_at is not Step.QUARANTINE_COMMITTED:  # nothing is refused in that round
+    if dies_at is not Step.QUARANTINE_HANDED_OVER:  # nothing is refused in that round
         with pytest.raises(RuntimeError):
             world.drain(ingest)
     ingest = world.start()

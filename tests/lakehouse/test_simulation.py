@@ -13,20 +13,17 @@ import pytest
 from contracts import ranges
 from contracts.contract import Contract
 from contracts.decisions import encode as encode_decision
-from contracts.errors import OutcomeUnknownError, RetrySafeError
 from contracts.ranges import RangeSet
-from contracts.topics import BATCHES, DECISIONS
-from lakehouse.errors import FencedError
-from lakehouse.ingest import Ingest
+from contracts.topics import BATCHES, DECISIONS, HANDOVERS, SETTLEMENTS
 from lakehouse.ports import Step
-from lakehouse.status import IngestStatus
 from tests.lakehouse.frames import CONTRACTS, clicks, decision, frame, telemetry
-from tests.lakehouse.memory import Broker, ManualClock, MemoryLog
+from tests.lakehouse.memory import Broker, ManualClock
 from tests.lakehouse.memory_lake import Disk, MemoryLake
+from tests.lakehouse.pair import Pair
 from tests.lakehouse.test_crashes import Crash, DieAt
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(30))
-ACTIONS = 60
+ACTIONS = 200
 CONTRACT_IDS = ("telemetry", "clicks")
 
 
@@ -54,7 +51,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.rng, self.clock = Random(seed), ManualClock()
         self.broker, self.disk = Broker(), Disk()
-        self.processes: list[Ingest] = []
+        self.workers: list[Pair] = []
         self.in_log: set[int] = set()  # decisions that no wipe has destroyed; nobody sends those again
         for name in (*CONTRACT_IDS, "quarantine", "decisions"):
             self.broker.publish(CONTRACTS[name])
@@ -83,57 +80,58 @@ class Simulation:
         self.broker.append(DECISIONS, encode_decision(decision(number)))
 
     def start(self) -> None:
-        """Start a process that may die at some step; one that ran before becomes a zombie."""
-        fault = DieAt(self.rng.choice(list(Step)), self.rng.randint(1, 6))
-        lake = MemoryLake(self.disk, self.rng)
-        process = Ingest(MemoryLog(self.broker, self.clock), lake, self.clock, 250, IngestStatus(pid=0), fault)
-        self._guarded(process, recover=True)
+        """Start a worker beside the others, which may die at some step of either half."""
+        fault = DieAt(self.rng.choice(list(Step)), self.rng.randint(1, 8))
+        name = f"ingest-{self.rng.randint(1, 3)}"
+        self.workers.append(Pair(self.broker, self.clock, MemoryLake(self.disk, self.rng), fault, name))
 
     def step(self) -> None:
-        """Some process, seldom a zombie, does a round."""
-        if self.processes:
-            process = self.processes[-1] if self.rng.random() < 0.8 else self.rng.choice(self.processes)
-            self._guarded(process, recover=False)
-
-    def _guarded(self, process: Ingest, recover: bool) -> None:
-        if process in self.processes:
-            self.processes.remove(process)
+        """Either half of some worker does what is due."""
+        if not self.workers:
+            return
+        worker = self.rng.choice(self.workers)
+        half = self.rng.choice((worker.writer.step, worker.writer.step, worker.committer.step, worker.committer.step))
         try:
-            if recover:
-                process.recover()
-            process.step()
-        except (Crash, FencedError):
-            process.close()
-        except (RetrySafeError, OutcomeUnknownError):
-            self._guarded_again(process)
-        else:
-            self.processes.append(process)
+            worker._patient(half)
+        except Crash:
+            self.workers.remove(worker)
+            if self.rng.random() < 0.7:
+                worker.expire()
 
-    def _guarded_again(self, process: Ingest) -> None:
-        if self.rng.random() < 0.5:
-            self._guarded(process, recover=True)
-        else:
-            process.close()
+    def expire(self) -> None:
+        """A worker is thought dead and goes on, or is dead and its share is dealt out only now."""
+        if self.workers:
+            self.rng.choice(self.workers).expire()
+
+    def wait(self) -> None:
+        """Time passes, at times so much that files which wait are too old."""
+        self.clock.advance(self.rng.choice((0.3, 1.0, 5.0, 200.0)))
+
+    def outage(self) -> None:
+        """A store goes down, or comes back."""
+        self.disk.down ^= {self.rng.choice(("lake_a", "lake_b"))}
 
     def wipe(self) -> None:
         """The log's disk is lost and replaced by an empty one."""
-        self.broker.wipe(BATCHES)
-        self.broker.wipe(DECISIONS)
+        for topic in (BATCHES, DECISIONS, HANDOVERS, SETTLEMENTS):
+            self.broker.wipe(topic)
         self.in_log.clear()
+        # Clients of a log that is gone fail, and begin anew.
+        for worker in self.workers:
+            worker.writer._begun = worker.committer._begun = False
 
     def finish(self) -> None:
         """Faults end; origins send what is not acknowledged until all is."""
-        for process in self.processes:
-            process.close()
-        ingest = Ingest(MemoryLog(self.broker, self.clock), MemoryLake(self.disk), self.clock, 250, IngestStatus(pid=0))
-        ingest.recover()
+        self.disk.down.clear()
+        for group in self.broker.groups.values():
+            group.clear()
+        worker = Pair(self.broker, self.clock, MemoryLake(self.disk))
         # Older epochs have no watermark any more; their origin is gone, so their ranges are sent once more and whole.
         for stream in self.streams:
             for first, end in ranges.missing(self.committed(stream), 0, stream.observed):
                 self.broker.batch(stream.origin, stream.batch(first, end))
-        while ingest.step():
-            pass
-        ingest.close()
+        worker.drain()
+        worker.close()
 
     def check_receipts(self) -> None:
         """Whatever a watermark names is in its table or in the quarantine."""
@@ -175,9 +173,9 @@ class Simulation:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_history_ends_in_the_oracles_rows(seed: int) -> None:
     world = Simulation(seed)
-    actions = (world.send, world.decide, world.step, world.start, world.wipe)
+    actions = (world.send, world.decide, world.step, world.start, world.expire, world.wait, world.outage, world.wipe)
     for _ in range(ACTIONS):
-        world.rng.choices(actions, (40, 15, 32, 12, 2))[0]()
+        world.rng.choices(actions, (30, 10, 120, 8, 3, 10, 2, 1))[0]()
         world.check_receipts()
     world.finish()
     world.check_receipts()

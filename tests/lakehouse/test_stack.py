@@ -1,8 +1,14 @@
 """Ingest and maintenance as processes over a real log, database and both stores; DuckDB judges the tables."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from msgspec.structs import replace
+from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from contracts.topics import DEAD
+from lakehouse.iceberg import IcebergLake
+from lakehouse.metadata_files import files_in
 from tests.lakehouse import judge
 from tests.lakehouse.frames import CONTRACTS, clicks, frame, telemetry
 from tests.lakehouse.plant import Plant, Service
@@ -48,6 +54,21 @@ def test_rows_reach_both_stores_and_an_outside_reader_agrees(plant: Plant, inges
     assert refused == [(5, "asset_id.max_length")]
     eventually(lambda: any(b'"both-1"' in letter for letter in plant.read(DEAD)), "the broken batch's dead letter")
     assert ingest.stop() == 0
+
+
+def test_tables_that_several_make_at_once_are_made_once(plant: Plant) -> None:
+    made = [replace(CLICKS, id=f"made_{number}", catalog=f"lake_{'ab'[number % 2]}") for number in range(6)]
+    lakes = [IcebergLake(plant.config.catalogs) for _ in range(3)]
+    with ThreadPoolExecutor(len(lakes) * len(made)) as pool:
+        opened = [pool.submit(lake.open, contract) for contract in made for lake in lakes]
+        tables = [future.result().table for future in opened]
+    for contract in made:
+        assert len({str(table.metadata.table_uuid) for table in tables if table.name()[-1] == contract.id}) == 1
+        table = next(table for table in tables if table.name()[-1] == contract.id)
+        io = PyArrowFileIO(table.io.properties)
+        assert sum(name.startswith("00000-") for name in files_in(io, f"{table.location()}/metadata")) == 1
+    for lake in lakes:
+        lake.close()
 
 
 def test_killing_ingest_again_and_again_loses_and_doubles_nothing(plant: Plant, ingest: Service) -> None:

@@ -94,7 +94,7 @@ def test_trino_and_duckdb_agree_while_rows_move_and_arrive(
             eventually(partial(grown, highest()), "ingest has added rows")
             table.refresh()
             ensure_history(table)
-            merged = compact(table, quiet=True, writers_commits=0)
+            merged = compact(table, quiet=True)
             flushed += merged.files > 0
             conflicts += merged.conflicts
             _compare(config, engine, highest())

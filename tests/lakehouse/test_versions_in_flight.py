@@ -54,7 +54,9 @@ def test_both_versions_in_one_round_are_one_commit(world: World) -> None:
     world.broker.publish(newer)
     world.broker.batch("old-1", frame(CLICKS, clicks(range(3))))
     world.broker.batch("new-1", frame(newer, renamed(clicks(range(3)), dwell_s="dwell")))
-    assert world.drain(world.start()) == 1
+    ingest = world.start()
+    world.drain(ingest)
+    assert ingest.status.commits == {"clicks": 1}
     assert [r["dwell"] for r in world.records("clicks")] == [0.0, 1.5, 3.0] * 2
 
 

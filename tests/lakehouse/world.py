@@ -10,12 +10,13 @@ from pyiceberg.table import Table
 from contracts.contract import Contract
 from lakehouse.catalog import open_catalog
 from lakehouse.config import CatalogConfig
-from lakehouse.iceberg import IcebergLake
-from lakehouse.ingest import Ingest
+from lakehouse.handover import DataFileForm
+from lakehouse.iceberg import IcebergLake, IcebergTable
 from lakehouse.ports import Fault, no_fault
-from lakehouse.status import IngestStatus
+from lakehouse.state import Next, TableState
 from tests.lakehouse.frames import CONTRACTS
-from tests.lakehouse.memory import Broker, ManualClock, MemoryLog
+from tests.lakehouse.memory import Broker, ManualClock
+from tests.lakehouse.pair import Pair
 
 USUAL = ("telemetry", "clicks", "quarantine", "decisions")  # of the shipped contracts; a table costs time to create
 IDENTITY = ("origin", "epoch", "seq")
@@ -46,6 +47,12 @@ def lose_first_answer(monkeypatch: pytest.MonkeyPatch, table: Table, error: Exce
     return calls
 
 
+def commit_files(table: IcebergTable, files: tuple[DataFileForm, ...], root: TableState | None = None) -> int:
+    """Commit files with a state that says nothing unless one is given."""
+    _, location = table.store(Next(root if root is not None else TableState(), None, is_base=False))
+    return table.commit(files, location)
+
+
 class World:
     """A broker with some contracts published, and the processes that a test starts over it."""
 
@@ -53,25 +60,27 @@ class World:
         self.folder = folder
         self.broker, self.clock = Broker(), ManualClock()
         self.lakes: list[IcebergLake] = []
-        self.ingests: list[Ingest] = []
+        self.ingests: list[Pair] = []
         for name in contracts:
             self.broker.publish(CONTRACTS[name])
 
-    def start(self, fault: Fault = no_fault, recover: bool = True) -> Ingest:
-        """Start an ingest process; a crash is simply to stop using it."""
-        lake = IcebergLake(catalogs(self.folder))
-        ingest = Ingest(MemoryLog(self.broker, self.clock), lake, self.clock, 250, IngestStatus(pid=0), fault)
-        self.ingests.append(ingest)
-        if recover:
-            ingest.recover()
-        return ingest
+    def start(self, fault: Fault = no_fault, name: str = "ingest-1") -> Pair:
+        """Start a worker in the place of those before; a crash is simply to stop using it."""
+        for group in self.broker.groups.values():
+            group.clear()
+        return self.join(name, fault)
 
-    def drain(self, ingest: Ingest) -> int:
-        """Step until nothing is left; return the number of rounds."""
-        rounds = 0
-        while ingest.step():
-            rounds += 1
-        return rounds
+    def join(self, name: str, fault: Fault = no_fault) -> Pair:
+        """Start a worker beside those before."""
+        lake = IcebergLake(catalogs(self.folder))
+        self.lakes.append(lake)
+        worker = Pair(self.broker, self.clock, lake, fault, name)
+        self.ingests.append(worker)
+        return worker
+
+    def drain(self, worker: Pair) -> int:
+        """Step until nothing is left; return the number of rounds and commits together."""
+        return worker.drain()
 
     def rows(self, contract: Contract) -> pa.Table:
         """All rows of a contract's table, ordered by identity."""

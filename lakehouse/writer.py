@@ -1,0 +1,398 @@
+"""A worker's writing half: rounds of messages become data files, which are handed over to the tables' committers.
+
+1. plan         What was polled is read, deduplicated against what is known, checked and sorted by table. Crash after:
+                nothing has happened, the log is read again from the floors.
+2. files        A data file per table is stored, side by side. Crash after: nothing refers to them, the sweep removes
+                them.
+3. quarantine   The part of the quarantine is handed over, if rows were refused, and dead letters are sent. Crash
+                after: the round is read again; the quarantine's state says which rows it holds.
+4. hand over    Every other part is, those with refused rows only once the quarantine's is settled. Crash after: the
+                committers settle them; what is read again is known by then, or makes a handover that is stale.
+
+A row's quarantine entry comes first because the table's ranges are what ends the replay: a table ahead of the
+quarantine would skip the batch for ever and lose the row.
+
+The next round is planned while those before are under way, by what the tables account for *and* what was handed over.
+When that turns out to be wrong (an answer says stale, or no answer comes), everything is read anew: the tables' states,
+and then the log from the floors.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from itertools import count
+from typing import Final
+from uuid import uuid4
+
+import pyarrow as pa
+from msgspec import Struct
+
+from contracts import dead, ranges
+from contracts.contract import Contract
+from contracts.errors import OutcomeUnknownError, RetrySafeError
+from contracts.ports import Clock
+from contracts.ranges import RangeSet
+from contracts.topics import BATCHES, DEAD, DECISIONS, HANDOVERS, KAFKA_TOPICS, SETTLEMENTS
+from lakehouse.contract_feed import ContractFeed
+from lakehouse.errors import HandoverError, StaleError, StoreUnavailableError, TableConflictError
+from lakehouse.flights import Files, Flight, Flights
+from lakehouse.gathering import Gathering
+from lakehouse.handover import Handover, decode_settlement, encode, partition_of
+from lakehouse.layout import lacking
+from lakehouse.plan import Round, TablePart, View, plan
+from lakehouse.ports import Fault, Lake, LakeTable, Log, Message, Step, no_fault
+from lakehouse.positions import Positions, highest, of_logs
+from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
+from lakehouse.status import IngestStatus
+from lakehouse.streams import StreamKey, Streams
+
+GROUP: Final = "fieldlake-ingest"
+TOPICS: Final = (BATCHES, DECISIONS)
+ANSWERS_AT_ONCE: Final = 1_000  # messages of one look at the answers
+IDLE_S: Final = 0.05  # seconds; how late a stop is noticed while only answers are waited for
+WRITING_MAX: Final = 1  # rounds that are written while the next one is planned; their rows are in memory
+FLIGHTS_MAX: Final = 4  # rounds under way; each holds its claims, and its files wait for a commit
+# Seconds without an answer after which everything is read anew: longer than a commit is tried for.
+ANSWER_WITHIN_S: Final = 150.0
+PARKED_S: Final = 2.0  # seconds between two looks at a store that does not answer
+RETRY_WAIT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th recovery in a row; the last one repeats
+PARTITIONS: Final = next(topic.partitions for topic in KAFKA_TOPICS if topic.name == HANDOVERS)
+
+_log = logging.getLogger(__name__)
+
+
+class _Open(Struct):
+    """A contract's table and what is known of it, handovers under way included."""
+
+    table: LakeTable
+    known: Streams
+
+
+class Writer:
+    """`step` for ever; `run` does, and starts over after an outage."""
+
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        lake: Lake,
+        feed: ContractFeed,
+        clock: Clock,
+        commit_interval_ms: int,
+        pool: Executor,
+        status: IngestStatus,
+        fault: Fault = no_fault,
+        token: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self._name, self._lake, self._feed, self._clock, self._fault = name, lake, feed, clock, fault
+        self._pool, self._status = pool, status
+        self._log = log
+        self._share = log.share(GROUP, TOPICS)
+        self._answers = log.follow(SETTLEMENTS)
+        self._publisher = log.publisher()
+        self._gathering = Gathering(clock, commit_interval_ms / 1_000)
+        self._token = token
+        self._worker = ""
+        self._numbers = count(1)
+        self._tables: dict[str, _Open] = {}
+        self._parked: set[str] = set()
+        self._looked_s = float("-inf")
+        self._answered_s = float("-inf")
+        self._held: dict[StreamKey, RangeSet] = {}
+        self._ids: set[bytes] = set()
+        self._logs: dict[str, str] = {}
+        self._positions: Positions = {}
+        self._flights = Flights({})
+        self._writing: deque[tuple[Flight, dict[str, Future[Files]]]] = deque()
+        self._begun = self._has_share = False
+
+    @property
+    def worker(self) -> str:
+        """The name under which answers come: another one each time that everything is read anew."""
+        return self._worker
+
+    def run(self, stop: threading.Event, ready: threading.Event) -> None:
+        """Work until stopped. An outage of log, store or catalog is waited out; `ready` says whether there is none.
+
+        Raises StateError, which a person must resolve.
+        """
+        failures = 0
+        while not stop.is_set():
+            try:
+                if self.step():
+                    failures = 0
+                if self._begun:
+                    self._status.ready = True
+                    ready.set()
+            except (RetrySafeError, OutcomeUnknownError) as error:
+                self._begun = False
+                if not isinstance(error, StaleError):
+                    self._status.ready = False
+                    ready.clear()
+                    self._note(error)
+                stop.wait(RETRY_WAIT_S[min(failures, len(RETRY_WAIT_S) - 1)])
+                failures += 1
+
+    def step(self) -> bool:
+        """Do what is due: take a new share, hear answers, hand over, and plan a round; say whether there was one.
+
+        Errors: RetrySafeError and OutcomeUnknownError ask for another step, which begins anew; the others for a person.
+        """
+        dealt = self._share.dealt()
+        self._has_share = self._has_share or dealt is not None
+        if not self._has_share:
+            return False
+        if dealt is not None or not self._begun:
+            self.recover()
+        self._hear(0.0)
+        self._take_stored(WRITING_MAX)
+        self._hand_over()
+        self._look_at_parked()
+        if len(self._flights) >= FLIGHTS_MAX:
+            self._take_stored(0)
+            self._hand_over()
+            self._hear(IDLE_S)
+            return False
+        messages = self._gathering.gather(self._share.poll)
+        began_s = self._clock.monotonic_s()
+        if messages:
+            self._round(messages)
+        # With a backlog the next round is planned while this one is written.
+        self._take_stored(WRITING_MAX if self._gathering.is_behind else 0)
+        self._gathering.took(self._clock.monotonic_s() - began_s)
+        self._hand_over()
+        return bool(messages)
+
+    def recover(self) -> None:
+        """Read the tables' states, and go to where the log must be read on."""
+        self._begun = False
+        self._worker = f"{self._name}/{self._token()}"
+        self._gathering.clear()
+        self._tables.clear()
+        self._parked.clear()
+        self._writing.clear()
+        self._held, self._ids = {}, set()
+        self._answers.rewind()  # before the states are read: what is answered from here on is not in them
+        self._logs = self._log.identities(TOPICS)
+        self._feed.catch_up()
+        floors: list[Positions] = []
+        for contract in list(self._feed.registry.newest.values()):
+            found = self._open(contract)
+            floors += [] if found is None else [found]
+            self._open_older(contract.id)
+        if self._parked and not self._tables:
+            raise StoreUnavailableError(f"tables {', '.join(sorted(self._parked))}: no store or catalog answers")
+        self._positions = self._share.begin(highest(floors))
+        self._flights = Flights(self._positions)
+        if self._parked:
+            self._flights.hold()
+        self._answered_s = self._clock.monotonic_s()
+        self._status.recoveries += 1
+        self._begun = True
+        _log.info("%s: reading on from %s, %d tables", self.worker, self._positions, len(self._tables))
+
+    def close(self) -> None:
+        """Release connections."""
+        self._share.close()
+        self._answers.close()
+        self._publisher.close()
+
+    def _open(self, contract: Contract) -> Positions | None:
+        """Open a contract's table and return its floors; a version that does not fit gives way to the one before it."""
+        try:
+            table = self._lake.open(contract)
+            if contract.id in self._tables:
+                self._tables[contract.id].table = table
+                return None
+            kept = table.recover().kept
+        except TableConflictError as error:
+            self._feed.registry.withdraw(contract)
+            self._note(error)
+            before = self._feed.registry.newest.get(contract.id)
+            return None if before is None or contract.id in self._tables else self._open(before)
+        except StoreUnavailableError as error:
+            self._park(contract.id, error)
+            return None
+        self._tables[contract.id] = _Open(table, kept.streams)
+        if contract.id == QUARANTINE:
+            self._held = dict(kept.root.held)
+        if contract.id == DECISIONS_TABLE:
+            self._ids = set(kept.root.ids)
+        return of_logs(kept.root.floors, kept.root.logs, self._logs)
+
+    def _open_older(self, contract_id: str) -> None:
+        """Let a table have what only older versions say; each look costs a read of the catalog, so only those."""
+        for older in self._feed.registry.older(contract_id):
+            layout = self._tables[contract_id].table.layout if contract_id in self._tables else None
+            if layout is not None and lacking(older, layout.columns):
+                self._open(older)
+
+    def _round(self, messages: list[Message]) -> None:
+        began_s = self._clock.monotonic_s()
+        self._follow()
+        planned = plan(messages, self._view(), self._clock.now_ms())  # Step 1.
+        self._fault(Step.PLANNED)
+        if not len(self._flights):
+            self._answered_s = self._clock.monotonic_s()
+        self._writing.append((self._flights.begin(planned), self._write(planned.parts)))  # Step 2.
+        for part in planned.parts:
+            self._know(part)
+        self._positions = planned.ends
+        self._bury(planned)
+        self._count(planned, len(messages), began_s)
+
+    def _follow(self) -> None:
+        for contract in self._feed.catch_up():
+            _log.info("contract %s %s", contract.id, contract.version)
+            self._open(contract)
+
+    def _view(self) -> View:
+        return View(
+            registry=self._feed.registry,
+            known={name: opened.known for name, opened in self._tables.items()},
+            held=self._held,
+            ids=self._ids,
+            begins=self._positions,
+            layouts={name: opened.table.layout for name, opened in self._tables.items()},
+            # A bad row would have no place to go, so without the quarantine nothing is taken.
+            parked=frozenset(self._parked if QUARANTINE in self._tables else self._feed.registry.newest),
+        )
+
+    def _write(self, parts: tuple[TablePart, ...]) -> dict[str, Future[Files]]:
+        """Begin to store the files of a round."""
+        return {
+            part.contract: self._pool.submit(_stored, self._tables[part.contract].table, part.rows) for part in parts
+        }
+
+    def _take_stored(self, writing_max: int) -> None:
+        """Take over the rounds whose files are there, and wait for those beyond so many.
+
+        A table whose store does not answer is parked, and its part left out.
+        """
+        while self._writing:
+            flight, begun = self._writing[0]
+            if len(self._writing) <= writing_max and not all(future.done() for future in begun.values()):
+                break
+            self._writing.popleft()
+            files: dict[str, Files] = {}
+            for contract, future in begun.items():
+                try:
+                    files[contract] = future.result()
+                except StoreUnavailableError as error:
+                    self._park(contract, error)
+            self._flights.stored(flight, files)
+            self._fault(Step.FILES_WRITTEN)
+
+    def _know(self, part: TablePart) -> None:
+        self._tables[part.contract].known.take(part.changed)
+        self._ids.update(part.ids)
+        for claim in part.held:
+            self._held[claim.key] = ranges.union((*self._held.get(claim.key, ranges.EMPTY), *claim.ranges))
+
+    def _bury(self, planned: Round) -> None:
+        for letter in planned.dead:
+            self._publisher.publish(DEAD, (letter.origin or "").encode(), dead.encode(letter))
+        if planned.dead:
+            self._publisher.flush()
+
+    def _hand_over(self) -> None:
+        """Steps 3 and 4, as far as they may be done."""
+        sent = False
+        for flight, part, files in list(self._flights.ready()):
+            handover = self._handover(part, files, flight.round.begins)
+            self._flights.handed_over(flight, part.contract, handover.number)
+            partition = partition_of(part.contract, PARTITIONS)
+            on_offset = partial(flight.offsets.__setitem__, handover.number)
+            self._publisher.publish(HANDOVERS, part.contract.encode(), encode(handover), partition, on_offset)
+            sent = True
+            if part.contract == QUARANTINE:
+                self._publisher.flush()
+                self._fault(Step.QUARANTINE_HANDED_OVER, QUARANTINE)
+        if sent:
+            self._publisher.flush()
+            self._fault(Step.HANDED_OVER)
+
+    def _handover(self, part: TablePart, files: Files, begins: Positions) -> Handover:
+        released = self._flights.take_released() if part.contract == QUARANTINE else ()
+        for claim in released:
+            self._held[claim.key] = ranges.without(self._held.get(claim.key, ranges.EMPTY), claim.ranges)
+        return Handover(
+            worker=self.worker,
+            number=next(self._numbers),
+            contract=part.contract,
+            files=files,
+            claims=part.claims,
+            owed=part.owed,
+            begins=begins,
+            floors=self._flights.floors,
+            logs=self._logs,
+            written_at_ms=self._clock.now_ms(),
+            behind=self._gathering.is_behind,
+            held=part.held,
+            released=released,
+            ids=part.ids,
+        )
+
+    def _hear(self, wait_s: float) -> None:
+        """Take answers. Raises StaleError when a table knows more than we do, or when an answer is overdue."""
+        for message in self._answers.poll(ANSWERS_AT_ONCE, wait_s):
+            try:
+                answer = decode_settlement(message.value or b"")
+            except HandoverError as error:
+                self._note(error)
+                continue
+            if answer.worker == self.worker:
+                self._answered_s = self._clock.monotonic_s()
+                if answer.snapshot_id is None:
+                    raise StaleError(f"handover {answer.number} to {answer.contract}: its table has moved on")
+                self._flights.settled(answer.number)
+            elif not answer.worker and self._flights.is_unheard(answer.contract, answer.heard):
+                raise StaleError(f"table {answer.contract} has another committer: what is open may never be answered")
+        silent_s = self._clock.monotonic_s() - self._answered_s
+        if len(self._flights) and silent_s > ANSWER_WITHIN_S:
+            raise StaleError(f"no answer from a committer for {silent_s:.0f} s: check that workers run")
+
+    def _park(self, contract: str, error: Exception) -> None:
+        self._parked.add(contract)
+        self._looked_s = self._clock.monotonic_s()
+        self._note(error)
+
+    def _look_at_parked(self) -> None:
+        """Begin anew once a store answers again; until then the other tables go on."""
+        if not self._parked or self._clock.monotonic_s() - self._looked_s < PARKED_S:
+            return
+        self._looked_s = self._clock.monotonic_s()
+        for name in sorted(self._parked):
+            contract = self._feed.registry.newest.get(name)
+            try:
+                if contract is not None:
+                    self._lake.open(contract).recover()
+            except StoreUnavailableError as error:
+                self._note(error)
+                return
+        self._begun = False
+
+    def _count(self, planned: Round, messages: int, began_s: float) -> None:
+        status = self._status
+        status.rounds += 1
+        status.batches += messages
+        status.refused_rows += planned.refused_rows
+        for rule, rows in planned.hints.items():
+            status.hints[rule] = status.hints.get(rule, 0) + rows
+        for letter in planned.dead:
+            status.dead[letter.reason] = status.dead.get(letter.reason, 0) + 1
+        status.last_plan_ms = (self._clock.monotonic_s() - began_s) * 1_000
+        status.last_round_at_ms = self._clock.now_ms()
+        status.lag = self._share.lag(self._positions)
+
+    def _note(self, error: Exception) -> None:
+        _log.error("%s", error)
+        self._status.last_error = str(error)
+        self._status.last_error_at_ms = self._clock.now_ms()
+
+
+def _stored(table: LakeTable, rows: pa.Table | None) -> Files:
+    return () if rows is None else table.write(rows)
