@@ -57,6 +57,7 @@ WRITING_MAX: Final = 1  # rounds that are written while the next one is planned;
 FLIGHTS_MAX: Final = 4  # rounds under way; each holds its claims, and its files wait for a commit
 # Seconds without an answer after which everything is read anew: longer than a commit is tried for.
 ANSWER_WITHIN_S: Final = 150.0
+FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round looks by itself
 PARKED_S: Final = 2.0  # seconds between two looks at a store that does not answer
 RETRY_WAIT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th recovery in a row; the last one repeats
 PARTITIONS: Final = next(topic.partitions for topic in KAFKA_TOPICS if topic.name == HANDOVERS)
@@ -99,7 +100,7 @@ class Writer:
         self._numbers = count(1)
         self._tables: dict[str, _Open] = {}
         self._parked: set[str] = set()
-        self._looked_s = float("-inf")
+        self._looked_s = self._followed_s = float("-inf")
         self._answered_s = float("-inf")
         self._held: dict[StreamKey, RangeSet] = {}
         self._ids: set[bytes] = set()
@@ -160,6 +161,8 @@ class Writer:
         began_s = self._clock.monotonic_s()
         if messages:
             self._round(messages)
+        elif began_s >= self._followed_s + FOLLOW_S:
+            self._follow()
         # With a backlog the next round is planned while this one is written.
         self._take_stored(WRITING_MAX if self._gathering.is_behind else 0)
         self._gathering.took(self._clock.monotonic_s() - began_s)
@@ -245,6 +248,7 @@ class Writer:
         self._count(planned, len(messages), began_s)
 
     def _follow(self) -> None:
+        self._followed_s = self._clock.monotonic_s()
         for contract in self._feed.catch_up():
             _log.info("contract %s %s", contract.id, contract.version)
             self._open(contract)

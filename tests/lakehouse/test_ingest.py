@@ -6,7 +6,7 @@ import pytest
 
 from lakehouse.gathering import APART_MAX_S, BUSY_SHARE_MAX, LINGER_S
 from lakehouse.ports import Step
-from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, clicks, frame, telemetry
+from tests.lakehouse.frames import CONTRACTS, SEALED_AT_MS, clicks, evolved, frame, telemetry
 from tests.lakehouse.world import World
 
 TELEMETRY = CONTRACTS["telemetry"]
@@ -56,3 +56,12 @@ def test_rounds_take_half_of_the_time_at_most_and_no_row_waits_for_ever(world: W
     apart_s = [after - before for before, after in itertools.pairwise(began_s)]
     assert apart_s == pytest.approx([0.25, 0.4 / BUSY_SHARE_MAX, 5.0 + LINGER_S], abs=0.01)
     assert APART_MAX_S < 5.0
+
+
+def test_a_published_contract_has_a_table_before_its_first_batch(world: World) -> None:
+    worker = world.start()
+    worker.drain()
+    world.broker.publish(evolved(TELEMETRY))
+    world.clock.advance(2)
+    worker.step()
+    assert "humidity" in world.rows(TELEMETRY).column_names
