@@ -33,7 +33,13 @@ from gateway.enrolment.config import EnrolmentConfig
 from infra.bundles.documents import read_contracts
 from infra.cli.main import build
 from infra.demo.figures import REACH, reached
-from infra.launcher.settings import PORT_BASE_VARIABLE, PORT_OFFSETS, STATE_DIR_VARIABLE
+from infra.launcher.settings import (
+    INGEST_WORKERS_MAX,
+    INGEST_WORKERS_VARIABLE,
+    PORT_BASE_VARIABLE,
+    PORT_OFFSETS,
+    STATE_DIR_VARIABLE,
+)
 from infra.setup.paths import repo_root
 from lakehouse.config import LakeConfig
 from lakehouse.mirror.config import MirrorConfig
@@ -96,6 +102,7 @@ def render() -> str:
             [
                 (f"`{STATE_DIR_VARIABLE}`", "Folder of state and logs; default `.fieldlake`."),
                 (f"`{PORT_BASE_VARIABLE}`", "First of the ports; each port is this plus its offset below."),
+                (f"`{INGEST_WORKERS_VARIABLE}`", f"Ingest workers that share the log, 1 to {INGEST_WORKERS_MAX}."),
             ],
         ),
         "## Ports",

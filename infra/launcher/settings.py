@@ -14,12 +14,16 @@ from infra.setup.paths import repo_root
 
 STATE_DIR_VARIABLE: Final = "FIELDLAKE_STATE_DIR"
 PORT_BASE_VARIABLE: Final = "FIELDLAKE_PORT_BASE"
+INGEST_WORKERS_VARIABLE: Final = "FIELDLAKE_INGEST_WORKERS"
 
 HOST: Final = "127.0.0.1"
 PORT_BASE_DEFAULT: Final = 24_000  # below Linux's ephemeral range (32768), so no outgoing connection takes one of ours
 PORT_BASE_MIN: Final = 1_024
 PORTS_SPAN: Final = 100  # ports; two copies need bases this far apart
 PORT_BASE_MAX: Final = 65_535 - PORTS_SPAN
+
+INGEST_WORKERS_DEFAULT: Final = 1
+INGEST_WORKERS_MAX: Final = 4  # processes; the batches have so many partitions, one more would have none
 
 # A UNIX socket's path is limited to 107 bytes; supervisor binds `<path>.<pid>` first and then renames it.
 SOCKET_PATH_BYTES_MAX: Final = 95
@@ -75,6 +79,7 @@ class StackSettings(Struct, frozen=True):
     state_dir: Path
     port_base: int = PORT_BASE_DEFAULT
     memory: Memory = Memory()
+    ingest_workers: int = INGEST_WORKERS_DEFAULT
 
     def port(self, name: str) -> int:
         """Return the TCP port with this name; raises KeyError for a name outside PORT_OFFSETS."""
@@ -126,7 +131,10 @@ def load_settings(
         raise SettingsError(
             f"{PORT_BASE_VARIABLE}: expected a port between {PORT_BASE_MIN} and {PORT_BASE_MAX}, found {port_base}"
         )
-    return StackSettings(state_dir=state_dir.expanduser().absolute(), port_base=port_base)
+    workers = environment.get(INGEST_WORKERS_VARIABLE, str(INGEST_WORKERS_DEFAULT))
+    if not workers.isdecimal() or not 1 <= int(workers) <= INGEST_WORKERS_MAX:
+        raise SettingsError(f"{INGEST_WORKERS_VARIABLE}: expected 1 to {INGEST_WORKERS_MAX}, found {workers!r}")
+    return StackSettings(state_dir.expanduser().absolute(), port_base, ingest_workers=int(workers))
 
 
 def _port_base(text: str) -> int:

@@ -5,6 +5,7 @@ import socket
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infra.launcher.errors import PortInUseError, SettingsError
@@ -32,6 +33,21 @@ def test_options_beat_the_environment_and_that_the_defaults(tmp_path: Path) -> N
 def test_a_base_that_is_no_port_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"FIELDLAKE_PORT_BASE: expected a port"):
         load_settings({"FIELDLAKE_PORT_BASE": text})
+
+
+def test_the_number_of_ingest_workers_comes_from_the_environment(tmp_path: Path) -> None:
+    assert load_settings({}).ingest_workers == 1
+    settings = load_settings({"FIELDLAKE_INGEST_WORKERS": "3"}, tmp_path)
+    parts = all_parts(Context(settings, generate_secrets()))
+    assert [name for name in parts if name.startswith("ingest")] == ["ingest", "ingest-2", "ingest-3"]
+    configs = [msgspec.json.decode(parts[name].files[0].text)["worker"] for name in ("ingest", "ingest-2", "ingest-3")]
+    assert configs == ["ingest-1", "ingest-2", "ingest-3"]
+
+
+@pytest.mark.parametrize("text", ["", "two", "0", "5", "-1"])
+def test_a_number_of_ingest_workers_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"FIELDLAKE_INGEST_WORKERS: expected 1 to 4"):
+        load_settings({"FIELDLAKE_INGEST_WORKERS": text})
 
 
 def test_no_two_ports_of_a_copy_or_of_two_copies_are_the_same(tmp_path: Path) -> None:

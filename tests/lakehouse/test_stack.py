@@ -1,6 +1,7 @@
 """Ingest and maintenance as processes over a real log, database and both stores; DuckDB judges the tables."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -83,6 +84,34 @@ def test_killing_ingest_again_and_again_loses_and_doubles_nothing(plant: Plant, 
     ingest.start()
     await_upto(plant, "killed-1", "telemetry", 40 * ROWS)
     assert counts(plant, "killed-1") == (40 * ROWS, 40 * ROWS, 40 * ROWS - 1)
+
+
+def test_workers_come_and_go_and_every_row_is_there_once(plant: Plant, tmp_path: Path) -> None:
+    """Two share the work, the first is killed, a third comes, the second leaves in its own time."""
+    workers: list[Service] = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        workers.append(Service("lakehouse", folder, replace(plant.config, worker=f"ingest-{number}")))
+    one, two, three = workers
+    try:
+        one.start()
+        two.start()
+        for part in range(4):
+            for origin in range(6):
+                seqs = range(part * ROWS, (part + 1) * ROWS)
+                plant.send(f"shared-{origin}", [frame(TELEMETRY, telemetry(seqs))])
+            if part == 1:
+                one.kill()
+            if part == 2:
+                three.start()
+                assert two.stop() == 0
+        for origin in range(6):
+            await_upto(plant, f"shared-{origin}", "telemetry", 4 * ROWS)
+            assert counts(plant, f"shared-{origin}") == (4 * ROWS, 4 * ROWS, 4 * ROWS - 1)
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 def test_an_outage_of_any_store_is_waited_out(plant: Plant, ingest: Service) -> None:

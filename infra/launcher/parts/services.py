@@ -64,7 +64,7 @@ def parts(context: Context) -> tuple[Part, ...]:
             (mosquitto.NAME,),
             f"{HOST}:{context.settings.port('mosquitto_services')}",
         ),
-        _service(context, INGEST, "Ingest", "lakehouse", lake_config(context), stores),
+        *(_ingest(context, number, stores) for number in range(1, context.settings.ingest_workers + 1)),
         _service(context, MAINTENANCE, "Table maintenance", "lakehouse.maintenance", lake_config(context), (INGEST,)),
         _quality(context),
         _service(
@@ -93,6 +93,16 @@ def config_path(context: Context, name: str) -> Path:
 def ready_path(context: Context, name: str) -> Path:
     """Return the file that the process makes when it does its work."""
     return context.conf(name) / READY_FILE
+
+
+def ingest_name(number: int) -> str:
+    """Return the part's name of an ingest worker; they are counted from 1."""
+    return INGEST if number == 1 else f"{INGEST}-{number}"
+
+
+def _ingest(context: Context, number: int, needs: tuple[str, ...]) -> Part:
+    config = msgspec.structs.replace(lake_config(context), worker=f"{INGEST}-{number}")
+    return _service(context, ingest_name(number), "Ingest", "lakehouse", config, needs)
 
 
 def gateway_config(context: Context) -> GatewayConfig:
