@@ -1,6 +1,7 @@
 """Iceberg tables behind the `Lake` port: a SQL catalog per object store, one compare-and-set per commit."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -183,23 +184,32 @@ class IcebergLake:
     """Catalogs by the names that contracts use."""
 
     def __init__(self, catalogs: tuple[CatalogConfig, ...]) -> None:
-        self._catalogs = {config.name: open_catalog(config) for config in catalogs}
+        self._configs = {config.name: config for config in catalogs}
+        self._catalogs: dict[str, LakeCatalog] = {}
+        self._lock = threading.Lock()
 
     def open(self, contract: Contract) -> IcebergTable:
         """Open the table of a contract; create it, or let it follow. Raises TableConflictError, CommitConflictError."""
-        if contract.catalog not in self._catalogs:
+        if contract.catalog not in self._configs:
             raise TableConflictError(
                 f"contract {contract.id}: its catalog is {contract.catalog!r}, configured are "
-                f"{', '.join(sorted(self._catalogs))}: add it to the configuration or publish a corrected contract"
+                f"{', '.join(sorted(self._configs))}: add it to the configuration or publish a corrected contract"
             )
-        catalog = self._catalogs[contract.catalog]
         with _answers(f"catalog {contract.catalog}"):
+            catalog = self._catalog(contract.catalog)
             try:
                 table = catalog.load_table(contract.table)
             except NoSuchTableError:
                 table = _create(catalog, contract)
             follow(table, contract)
         return IcebergTable(table)
+
+    def _catalog(self, name: str) -> LakeCatalog:
+        """Return a catalog, opened at its first use: a database that is down at the start is waited for."""
+        with self._lock:
+            if name not in self._catalogs:
+                self._catalogs[name] = open_catalog(self._configs[name])
+            return self._catalogs[name]
 
     def close(self) -> None:
         """Release connections."""

@@ -28,26 +28,22 @@ from typing import Final
 from uuid import uuid4
 
 import pyarrow as pa
-from msgspec import Struct
 
-from contracts import dead, ranges
-from contracts.contract import Contract
+from contracts import dead
 from contracts.errors import OutcomeUnknownError, RetrySafeError
 from contracts.ports import Clock
-from contracts.ranges import RangeSet
 from contracts.topics import BATCHES, DEAD, DECISIONS, HANDOVERS, KAFKA_TOPICS, SETTLEMENTS
 from lakehouse.contract_feed import ContractFeed
-from lakehouse.errors import HandoverError, StaleError, StoreUnavailableError, TableConflictError
+from lakehouse.errors import HandoverError, StaleError, StoreUnavailableError
 from lakehouse.flights import Files, Flight, Flights
 from lakehouse.gathering import Gathering
 from lakehouse.handover import Handover, decode_settlement, encode, partition_of
-from lakehouse.layout import lacking
-from lakehouse.plan import Round, TablePart, View, plan
+from lakehouse.known_tables import KnownTables
+from lakehouse.plan import Round, TablePart, plan
 from lakehouse.ports import Fault, Lake, LakeTable, Log, Message, Step, no_fault
-from lakehouse.positions import Positions, highest, of_logs
-from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
+from lakehouse.positions import Positions, highest
+from lakehouse.rows import QUARANTINE
 from lakehouse.status import IngestStatus
-from lakehouse.streams import StreamKey, Streams
 
 GROUP: Final = "fieldlake-ingest"
 TOPICS: Final = (BATCHES, DECISIONS)
@@ -57,19 +53,10 @@ WRITING_MAX: Final = 1  # rounds that are written while the next one is planned;
 FLIGHTS_MAX: Final = 4  # rounds under way; each holds its claims, and its files wait for a commit
 # Seconds without an answer after which everything is read anew: longer than a commit is tried for.
 ANSWER_WITHIN_S: Final = 150.0
-FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round looks by itself
-PARKED_S: Final = 2.0  # seconds between two looks at a store that does not answer
 RETRY_WAIT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th recovery in a row; the last one repeats
 PARTITIONS: Final = next(topic.partitions for topic in KAFKA_TOPICS if topic.name == HANDOVERS)
 
 _log = logging.getLogger(__name__)
-
-
-class _Open(Struct):
-    """A contract's table and what is known of it, handovers under way included."""
-
-    table: LakeTable
-    known: Streams
 
 
 class Writer:
@@ -88,7 +75,7 @@ class Writer:
         fault: Fault = no_fault,
         token: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
-        self._name, self._lake, self._feed, self._clock, self._fault = name, lake, feed, clock, fault
+        self._name, self._clock, self._fault = name, clock, fault
         self._pool, self._status = pool, status
         self._log = log
         self._share = log.share(GROUP, TOPICS)
@@ -98,12 +85,8 @@ class Writer:
         self._token = token
         self._worker = ""
         self._numbers = count(1)
-        self._tables: dict[str, _Open] = {}
-        self._parked: set[str] = set()
-        self._looked_s = self._followed_s = float("-inf")
+        self._tables = KnownTables(lake, feed, clock, self._note)
         self._answered_s = float("-inf")
-        self._held: dict[StreamKey, RangeSet] = {}
-        self._ids: set[bytes] = set()
         self._logs: dict[str, str] = {}
         self._positions: Positions = {}
         self._flights = Flights({})
@@ -146,12 +129,11 @@ class Writer:
         self._has_share = self._has_share or dealt is not None
         if not self._has_share:
             return False
-        if dealt is not None or not self._begun:
+        if dealt is not None or not self._begun or self._tables.must_be_read():
             self.recover()
         self._hear(0.0)
         self._take_stored(WRITING_MAX)
         self._hand_over()
-        self._look_at_parked()
         if len(self._flights) >= FLIGHTS_MAX:
             self._take_stored(0)
             self._hand_over()
@@ -161,8 +143,8 @@ class Writer:
         began_s = self._clock.monotonic_s()
         if messages:
             self._round(messages)
-        elif began_s >= self._followed_s + FOLLOW_S:
-            self._follow()
+        elif self._tables.is_due():
+            self._tables.follow(self._logs)
         # With a backlog the next round is planned while this one is written.
         self._take_stored(WRITING_MAX if self._gathering.is_behind else 0)
         self._gathering.took(self._clock.monotonic_s() - began_s)
@@ -174,23 +156,13 @@ class Writer:
         self._begun = False
         self._worker = f"{self._name}/{self._token()}"
         self._gathering.clear()
-        self._tables.clear()
-        self._parked.clear()
         self._writing.clear()
-        self._held, self._ids = {}, set()
         self._answers.rewind()  # before the states are read: what is answered from here on is not in them
         self._logs = self._log.identities(TOPICS)
-        self._feed.catch_up()
-        floors: list[Positions] = []
-        for contract in list(self._feed.registry.newest.values()):
-            found = self._open(contract)
-            floors += [] if found is None else [found]
-            self._open_older(contract.id)
-        if self._parked and not self._tables:
-            raise StoreUnavailableError(f"tables {', '.join(sorted(self._parked))}: no store or catalog answers")
+        floors = self._tables.read(self._logs)
         self._positions = self._share.begin(highest(floors))
         self._flights = Flights(self._positions)
-        if self._parked:
+        if self._tables.has_parked:
             self._flights.hold()
         self._answered_s = self._clock.monotonic_s()
         self._status.recoveries += 1
@@ -203,72 +175,24 @@ class Writer:
         self._answers.close()
         self._publisher.close()
 
-    def _open(self, contract: Contract) -> Positions | None:
-        """Open a contract's table and return its floors; a version that does not fit gives way to the one before it."""
-        try:
-            table = self._lake.open(contract)
-            if contract.id in self._tables:
-                self._tables[contract.id].table = table
-                return None
-            kept = table.recover().kept
-        except TableConflictError as error:
-            self._feed.registry.withdraw(contract)
-            self._note(error)
-            before = self._feed.registry.newest.get(contract.id)
-            return None if before is None or contract.id in self._tables else self._open(before)
-        except StoreUnavailableError as error:
-            self._park(contract.id, error)
-            return None
-        self._tables[contract.id] = _Open(table, kept.streams)
-        if contract.id == QUARANTINE:
-            self._held = dict(kept.root.held)
-        if contract.id == DECISIONS_TABLE:
-            self._ids = set(kept.root.ids)
-        return of_logs(kept.root.floors, kept.root.logs, self._logs)
-
-    def _open_older(self, contract_id: str) -> None:
-        """Let a table have what only older versions say; each look costs a read of the catalog, so only those."""
-        for older in self._feed.registry.older(contract_id):
-            layout = self._tables[contract_id].table.layout if contract_id in self._tables else None
-            if layout is not None and lacking(older, layout.columns):
-                self._open(older)
-
     def _round(self, messages: list[Message]) -> None:
         began_s = self._clock.monotonic_s()
-        self._follow()
-        planned = plan(messages, self._view(), self._clock.now_ms())  # Step 1.
+        self._tables.follow(self._logs)
+        planned = plan(messages, self._tables.view(self._positions), self._clock.now_ms())  # Step 1.
         self._fault(Step.PLANNED)
         if not len(self._flights):
             self._answered_s = self._clock.monotonic_s()
         self._writing.append((self._flights.begin(planned), self._write(planned.parts)))  # Step 2.
         for part in planned.parts:
-            self._know(part)
+            self._tables.know(part)
         self._positions = planned.ends
         self._bury(planned)
         self._count(planned, len(messages), began_s)
 
-    def _follow(self) -> None:
-        self._followed_s = self._clock.monotonic_s()
-        for contract in self._feed.catch_up():
-            _log.info("contract %s %s", contract.id, contract.version)
-            self._open(contract)
-
-    def _view(self) -> View:
-        return View(
-            registry=self._feed.registry,
-            known={name: opened.known for name, opened in self._tables.items()},
-            held=self._held,
-            ids=self._ids,
-            begins=self._positions,
-            layouts={name: opened.table.layout for name, opened in self._tables.items()},
-            # A bad row would have no place to go, so without the quarantine nothing is taken.
-            parked=frozenset(self._parked if QUARANTINE in self._tables else self._feed.registry.newest),
-        )
-
     def _write(self, parts: tuple[TablePart, ...]) -> dict[str, Future[Files]]:
         """Begin to store the files of a round."""
         return {
-            part.contract: self._pool.submit(_stored, self._tables[part.contract].table, part.rows) for part in parts
+            part.contract: self._pool.submit(_stored, self._tables.table(part.contract), part.rows) for part in parts
         }
 
     def _take_stored(self, writing_max: int) -> None:
@@ -286,15 +210,9 @@ class Writer:
                 try:
                     files[contract] = future.result()
                 except StoreUnavailableError as error:
-                    self._park(contract, error)
+                    self._tables.park(contract, error)
             self._flights.stored(flight, files)
             self._fault(Step.FILES_WRITTEN)
-
-    def _know(self, part: TablePart) -> None:
-        self._tables[part.contract].known.take(part.changed)
-        self._ids.update(part.ids)
-        for claim in part.held:
-            self._held[claim.key] = ranges.union((*self._held.get(claim.key, ranges.EMPTY), *claim.ranges))
 
     def _bury(self, planned: Round) -> None:
         for letter in planned.dead:
@@ -321,8 +239,7 @@ class Writer:
 
     def _handover(self, part: TablePart, files: Files, begins: Positions) -> Handover:
         released = self._flights.take_released() if part.contract == QUARANTINE else ()
-        for claim in released:
-            self._held[claim.key] = ranges.without(self._held.get(claim.key, ranges.EMPTY), claim.ranges)
+        self._tables.release(released)
         return Handover(
             worker=self.worker,
             number=next(self._numbers),
@@ -359,26 +276,6 @@ class Writer:
         if len(self._flights) and silent_s > ANSWER_WITHIN_S:
             raise StaleError(f"no answer from a committer for {silent_s:.0f} s: check that workers run")
 
-    def _park(self, contract: str, error: Exception) -> None:
-        self._parked.add(contract)
-        self._looked_s = self._clock.monotonic_s()
-        self._note(error)
-
-    def _look_at_parked(self) -> None:
-        """Begin anew once a store answers again; until then the other tables go on."""
-        if not self._parked or self._clock.monotonic_s() - self._looked_s < PARKED_S:
-            return
-        self._looked_s = self._clock.monotonic_s()
-        for name in sorted(self._parked):
-            contract = self._feed.registry.newest.get(name)
-            try:
-                if contract is not None:
-                    self._lake.open(contract).recover()
-            except StoreUnavailableError as error:
-                self._note(error)
-                return
-        self._begun = False
-
     def _count(self, planned: Round, messages: int, began_s: float) -> None:
         status = self._status
         status.rounds += 1
@@ -393,7 +290,8 @@ class Writer:
         status.lag = self._share.lag(self._positions)
 
     def _note(self, error: Exception) -> None:
-        _log.error("%s", error)
+        if self._status.last_error != str(error):  # what lasts is not said anew with every round
+            _log.error("%s", error)
         self._status.last_error = str(error)
         self._status.last_error_at_ms = self._clock.now_ms()
 

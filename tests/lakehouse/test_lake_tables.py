@@ -6,12 +6,13 @@ from random import Random
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 from pyiceberg.exceptions import CommitStateUnknownException
 from sqlalchemy.exc import OperationalError
 
 from contracts.ranges import RangeSet
 from lakehouse import state
-from lakehouse.errors import CommitOutcomeUnknownError, StateMovedError, TableConflictError
+from lakehouse.errors import CommitOutcomeUnknownError, StateMovedError, StoreUnavailableError, TableConflictError
 from lakehouse.expiry import EXPIRED_AT_ONCE, SNAPSHOTS_KEPT
 from lakehouse.iceberg import IcebergLake
 from lakehouse.ports import Lake, LakeTable
@@ -184,4 +185,13 @@ def test_the_number_of_snapshots_stays_within_bounds(tmp_path: Path) -> None:
         kept.append(len(table.table.snapshots()))
     assert (max(kept), min(kept[20:])) == (SNAPSHOTS_KEPT + EXPIRED_AT_ONCE - 1, SNAPSHOTS_KEPT)
     assert table.table.scan().to_arrow().num_rows == 17
+    lake.close()
+
+
+def test_a_database_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    (config,) = catalogs(tmp_path)[:1]
+    nowhere = replace(config, uri="postgresql+psycopg2://nobody@127.0.0.1:1/lake")
+    lake = IcebergLake((nowhere,))
+    with pytest.raises(StoreUnavailableError, match="catalog lake_a: expected an answer"):
+        lake.open(TELEMETRY)
     lake.close()

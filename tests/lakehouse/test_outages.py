@@ -18,9 +18,9 @@ UNFIT = replace(evolved(TELEMETRY), version="9.0.0")
 class Site:
     """A worker over two stores in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, published: tuple[str, ...] = ("telemetry", "clicks", "quarantine", "decisions")) -> None:
         self.broker, self.clock, self.disk = Broker(), ManualClock(), Disk()
-        for name in ("telemetry", "clicks", "quarantine", "decisions"):
+        for name in published:
             self.broker.publish(CONTRACTS[name])
         self.worker = self.start()
 
@@ -96,6 +96,19 @@ def test_everything_down_is_waited_out() -> None:
     site.disk.down.clear()
     site.play(10)
     assert (site.upto("telemetry"), site.upto("clicks")) == (5, 5)
+
+
+def test_without_a_quarantine_everything_waits_and_the_status_says_why() -> None:
+    site = Site(("telemetry", "clicks", "decisions"))
+    site.send(0, 5)
+    site.play(3)
+    assert site.upto("clicks") == 0
+    assert "contract quarantine: expected it among the published ones" in site.worker.status.last_error
+    site.broker.publish(CONTRACTS["quarantine"])
+    site.play(5)
+    assert (site.upto("telemetry"), site.upto("clicks")) == (5, 5)
+    assert site.seqs("quarantine") == [0]
+    assert site.broker.dead() == []
 
 
 class Picky(MemoryLake):
