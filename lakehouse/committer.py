@@ -26,14 +26,13 @@ from contracts.contract import Contract
 from contracts.errors import OutcomeUnknownError, RetrySafeError
 from contracts.ports import Clock
 from contracts.topics import HANDOVERS, SETTLEMENTS, WATERMARKS
+from lakehouse.commit import Done, Heard, Place, commit
 from lakehouse.contract_feed import ContractFeed
 from lakehouse.errors import HandoverError, StateMovedError, TableConflictError
 from lakehouse.handover import Handover, Settlement, decode_handover, encode, partition_of
-from lakehouse.iceberg import COMMIT_WITHIN_S
 from lakehouse.ports import Fault, Lake, LakeTable, Log, Message, Recovered, Step, no_fault
 from lakehouse.positions import Positions, named, number_of, of_logs
-from lakehouse.settling import Account, Settled, settle
-from lakehouse.state import Kept, TableState, committed, following
+from lakehouse.state import Kept
 from lakehouse.status import IngestStatus
 from lakehouse.watermarks import watermarks
 from lakehouse.writer import PARTITIONS, RETRY_WAIT_S
@@ -45,22 +44,6 @@ BEHIND_APART_S: Final = 1.0  # seconds between two commits of a table whose writ
 HANDOVERS_AT_ONCE: Final = 64  # of one commit; each is a file or two
 
 _log = logging.getLogger(__name__)
-
-
-class _Heard(Struct, frozen=True):
-    """A handover that waits, and where it lies in its partition."""
-
-    offset: int
-    handover: Handover
-
-
-class _Done(Struct, frozen=True):
-    """What a commit did; `snapshot_id` is that of the newest snapshot when there was nothing to commit."""
-
-    settled: Settled
-    offset: int
-    kept: Kept
-    snapshot_id: int
 
 
 class _Read(Struct, frozen=True):
@@ -78,8 +61,8 @@ class _Served(Struct):
     table: LakeTable | None = None
     kept: Kept | None = None
     snapshot_id: int = 0
-    waiting: list[_Heard] = []
-    work: Future[_Done | _Read] | None = None
+    waiting: list[Heard] = []
+    work: Future[Done | _Read] | None = None
     began_s: float = float("-inf")
     failures: int = 0
     not_before_s: float = float("-inf")
@@ -213,7 +196,7 @@ class Committer:
             # Of a contract that nobody has published: its writer knows one that is gone.
             self._publish(_answer(handover, None))
         elif message.offset >= self._heard(served):
-            served.waiting.append(_Heard(message.offset, handover))
+            served.waiting.append(Heard(message.offset, handover))
 
     def _begin(self) -> None:
         """Begin every commit that is due."""
@@ -231,37 +214,12 @@ class Committer:
             else:
                 served.began_s = now_s
                 chosen = tuple(served.waiting[:HANDOVERS_AT_ONCE])
-                served.work = self._pool.submit(self._commit, served, chosen)
-
-    def _commit(self, served: _Served, heard: tuple[_Heard, ...]) -> _Done:
-        """Steps 1 to 3 for one table. Errors: those of `LakeTable`."""
-        kept, table = served.kept, served.table
-        assert kept is not None
-        assert table is not None
-        oldest_ms = self._clock.now_ms() - int(COMMIT_WITHIN_S * 1_000)
-        settled = settle([one.handover for one in heard], _account(kept), oldest_ms)  # Step 1.
-        self._fault(Step.SETTLED, served.contract)
-        offset = heard[-1].offset + 1
-        if not any(one.changes for one in settled.taken):
-            return _Done(settled, offset, kept, served.snapshot_id)
-        root = TableState(
-            changed=tuple(settled.changed.items()),
-            floors=settled.floors,
-            heard={named(HANDOVERS, served.partition): offset},
-            logs=settled.logs | self._logs,
-            held=tuple(settled.held.items()),
-            ids=settled.ids,
-        )
-        made, location = table.store(following(kept, root))  # Step 2.
-        self._fault(Step.STATE_WRITTEN, served.contract)
-        files = [file for one in settled.taken for file in one.files]
-        snapshot_id = table.commit(files, location)  # Step 3.
-        self._fault(Step.COMMITTED, served.contract)
-        return _Done(settled, offset, committed(kept, made, location), snapshot_id)
+                place = _place(served, served.kept)
+                served.work = self._pool.submit(commit, place, chosen, self._logs, self._clock, self._fault)
 
     def _finish(self) -> bool:
         """Take over what was read, and do steps 4 and 5 of the commits that are done."""
-        done: list[tuple[_Served, _Done]] = []
+        done: list[tuple[_Served, Done]] = []
         for served in self._tables.values():
             if served.work is None or not served.work.done():
                 continue
@@ -296,7 +254,7 @@ class Committer:
             served.told = location
         self._publisher.flush()
 
-    def _tell(self, done: list[tuple[_Served, _Done]]) -> None:
+    def _tell(self, done: list[tuple[_Served, Done]]) -> None:
         for served, found in done:  # Step 4.
             origins = {key.origin for key in found.settled.changed}
             owed = {origin for one in found.settled.taken for origin in one.owed}
@@ -335,7 +293,7 @@ class Committer:
     def _publish(self, answer: Settlement) -> None:
         self._publisher.publish(SETTLEMENTS, answer.worker.encode(), encode(answer))
 
-    def _count(self, done: list[tuple[_Served, _Done]]) -> None:
+    def _count(self, done: list[tuple[_Served, Done]]) -> None:
         status = self._status
         for served, found in done:
             rows = sum(file.rows for one in found.settled.taken for file in one.files)
@@ -349,9 +307,9 @@ class Committer:
         self._status.last_error_at_ms = self._clock.now_ms()
 
 
-def _account(kept: Kept) -> Account:
-    root = kept.root
-    return Account(kept.streams, root.floors, root.logs, dict(root.held), root.ids)
+def _place(served: _Served, kept: Kept) -> Place:
+    assert served.table is not None  # it comes with the state
+    return Place(served.contract, named(HANDOVERS, served.partition), served.table, kept, served.snapshot_id)
 
 
 def _answer(handover: Handover, snapshot_id: int | None) -> Settlement:
