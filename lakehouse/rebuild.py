@@ -43,6 +43,7 @@ from lakehouse.evolution import first_columns, follow, layout_of, renumbered
 from lakehouse.foreign import UNREADABLE, ForeignTable
 from lakehouse.iceberg import IcebergTable, state_location
 from lakehouse.layout import COLUMNS_PROPERTY, encode_columns
+from lakehouse.maintenance.erasures import Erasures
 from lakehouse.metadata_files import files_in, read_metadata
 from lakehouse.plan import View, plan
 from lakehouse.ports import Log, Message
@@ -76,7 +77,7 @@ class Source(Enum):
 
 
 class Rebuilt(Struct, frozen=True):
-    """What was done. `broken`: why some files gave no rows.
+    """What was done. `broken`: why some files gave no rows; `rows_erased`: rows left out since they were erased once.
 
     `unexplained`: events by origin that were accounted for before, and for which there is neither a row in the files
     nor a batch in the log. From files alone that includes all that a device dropped or aggregated.
@@ -87,6 +88,7 @@ class Rebuilt(Struct, frozen=True):
     rows_from_log: int
     broken: tuple[str, ...]
     unexplained: dict[str, int]
+    rows_erased: int = 0
 
 
 class _Old(Struct, frozen=True):
@@ -112,6 +114,7 @@ class Rebuild:
             raise TableConflictError(f"table {contract_id}: expected a published contract of that id, found none")
         self._contract: Contract = self._registry.newest[contract_id]
         self._topic = DECISIONS if contract_id == DECISIONS_TABLE else BATCHES
+        self._erasures = Erasures(catalog, self._contract)
         self._logs = log.identities((BATCHES, DECISIONS))
         self._batches = log.follow(self._topic)
         self._decisions: tuple[bytes, ...] = ()  # ids of those that came from the log
@@ -149,7 +152,7 @@ class Rebuild:
             )  # Step 5.
             if location is not None:
                 broken = tuple(str(error) for error in self._broken)
-                return Rebuilt(location, from_files, from_log, broken, unexplained)
+                return Rebuilt(location, from_files, from_log, broken, unexplained, self._erasures.rows)
         raise CommitConflictError(f"table {self._contract.table}: ingest won {SWAP_TRIES_MAX} times: stop it first")
 
     def close(self) -> None:
@@ -215,8 +218,7 @@ class Rebuild:
                 self._note_rows(fresh)
                 # By their names: the ids that they carry are those of the table before.
                 named = pa.table(fresh.columns, names=fresh.column_names)
-                self._add(table, named, TableState())
-                count += fresh.num_rows
+                count += self._add(table, named, TableState())
         if self._contract.id == DECISIONS_TABLE:
             self._known = {}  # they are told apart by their ids; their offsets are no stream of a device
         elif old.metadata is not None and not self._broken:
@@ -333,16 +335,17 @@ class Rebuild:
                 self._known |= part.changed
                 self._decisions += part.ids
                 if part.rows is not None:
-                    self._add(table, part.rows, TableState())
+                    count = self._add(table, part.rows, TableState())
                     self._note_rows(part.rows)
-                    count = part.rows.num_rows
         return count
 
-    @staticmethod
-    def _add(table: IcebergTable, rows: pa.Table | None, root: TableState) -> None:
-        files = () if rows is None else table.write(rows)
+    def _add(self, table: IcebergTable, rows: pa.Table | None, root: TableState) -> int:
+        """Commit rows, without those of erased subjects; return how many there were."""
+        kept = None if rows is None else self._erasures.without(rows)
+        files = () if kept is None or not kept.num_rows else table.write(kept)
         _, location = table.store(Next(root, None, is_base=False))
         table.commit(files, location)
+        return 0 if kept is None else kept.num_rows
 
     def _commit_state(self, table: IcebergTable, old: _Old) -> dict[str, int]:
         before, root = dict(old.state.streams), old.state.root

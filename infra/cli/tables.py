@@ -152,6 +152,8 @@ def rebuild(
         typer.echo(f"not read: {reason}", err=True)
     for origin, count in sorted(done.unexplained.items()):
         typer.echo(f"{origin}: {count} events were accounted for and are in no file and no batch", err=True)
+    if done.rows_erased:
+        typer.echo(f"{done.rows_erased} rows left out: their subjects were erased", err=True)
     counts = f"{done.rows_from_files} rows from files, {done.rows_from_log} from the log"
     typer.echo(f"{table} is {done.metadata_location}: {counts}")
 

@@ -25,6 +25,8 @@ from lakehouse.errors import (
     TableConflictError,
     UnsupportedTableError,
 )
+from lakehouse.maintenance.erasure import erase, tables_of
+from lakehouse.maintenance.subjects import Subject
 from lakehouse.rebuild import SUFFIX, Rebuild, Rebuilt, Source
 from lakehouse.register import register
 from lakehouse.replays import Entry, put_back
@@ -100,6 +102,28 @@ def test_a_rebuilt_table_has_the_same_rows_and_ingest_goes_on(world: World, sour
     running.drain()
     (added,) = [row for row in world.records("telemetry") if row["origin"] == "device-9"]
     assert_goes_on(world, [*before, added])
+    catalog.engine.dispose()
+
+
+@pytest.mark.parametrize("source", Source)
+def test_what_was_erased_does_not_come_back_and_what_came_after_it_does(world: World, source: Source) -> None:
+    filled(world)
+    subject = Subject("asset", telemetry([7])[0]["asset_id"])
+    catalog = catalog_of(world)
+    sealed_until_ms = max(int(row["sealed_at"].timestamp() * 1_000) for row in world.records("telemetry"))
+    world.clock.advance(max(0.0, (sealed_until_ms - world.clock.now_ms()) / 1_000 + 1))
+    table, rule = next(found for found in tables_of(catalog, subject) if found[0].name() == ("field", "telemetry"))
+    erased = erase(catalog, table, rule, "somebody", world.clock)
+    assert erased.rows > 0
+    before = world.records("telemetry")
+    again = [row | {"asset_id": subject.id} for row in telemetry(range(3))]
+    world.broker.batch("device-new", frame(TELEMETRY, again, sealed_at_ms=world.clock.now_ms() + 1_000))
+    world.drain(world.start())
+    done = rebuild(world, source)
+    assert done.rows_erased == (erased.rows if source is Source.LOG else 0)
+    found = world.records("telemetry")
+    assert [row for row in found if row["origin"] != "device-new"] == before
+    assert sum(row["origin"] == "device-new" for row in found) == len(again)
     catalog.engine.dispose()
 
 
