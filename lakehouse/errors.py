@@ -6,6 +6,7 @@ FieldlakeError
 │   ├── SchemaBehindError          rows of a version newer than the table's columns as known here: open it again
 │   ├── StateMovedError            another committer has committed to the table: recover and settle again
 │   ├── StaleError                 a writer knows less than a table: read the states and the log again
+│   ├── ShareTakenError            another worker of the same name has joined: join again
 │   ├── EngineError                the SQL engine did not answer a question of the quality process
 │   ├── LogUnavailableError        the log did not answer or did not take a message
 │   └── StoreUnavailableError      an object store or catalog did not answer; no table was changed
@@ -17,7 +18,6 @@ FieldlakeError
     ├── ExpectationError           a file of expectations cannot be followed; the last good one stays in force
     ├── FencedError                another process does the work of this one
     ├── HandoverError              a message between writers and committers cannot be read
-    ├── NameTakenError             another worker of the same name runs
     ├── RowCountError              a data file has other rows than its entry says
     ├── StateError                 a table's recovery state cannot be read
     ├── ValueRefusedError          the database does not take a value of a CRM record; it goes to the dead letters
@@ -46,6 +46,10 @@ class StateMovedError(RetrySafeError):
 
 class StaleError(RetrySafeError):
     """A writer's knowledge of a table is behind it: the states are read again, then the log."""
+
+
+class ShareTakenError(RetrySafeError):
+    """The log takes another worker of the same name for the one whose share this is; nothing was read."""
 
 
 class EngineError(RetrySafeError):
@@ -82,10 +86,6 @@ class FencedError(OperatorMustActError):
 
 class HandoverError(OperatorMustActError):
     """A message between writers and committers is not one: another version of the program writes there."""
-
-
-class NameTakenError(OperatorMustActError):
-    """Another worker of the same name has taken this one's place in its groups."""
 
 
 class RowCountError(OperatorMustActError):

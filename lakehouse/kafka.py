@@ -10,7 +10,7 @@ from confluent_kafka import TopicPartition as Partition
 from confluent_kafka.admin import AdminClient
 
 from contracts.topics import ORIGIN_HEADER
-from lakehouse.errors import LogUnavailableError, NameTakenError
+from lakehouse.errors import LogUnavailableError, ShareTakenError
 from lakehouse.ports import Message
 from lakehouse.positions import Positions, named, number_of, topic_of
 
@@ -75,7 +75,7 @@ class KafkaLog:
             "heartbeat.interval.ms": HEARTBEAT_MS,
             "partition.assignment.strategy": "roundrobin",
         }
-        return KafkaShare(Consumer(settings), tuple(topics))
+        return KafkaShare(lambda: Consumer(settings), tuple(topics))
 
     def publisher(self) -> "KafkaPublisher":
         """Return a writer."""
@@ -144,17 +144,17 @@ class KafkaFollower:
 class KafkaShare:
     """This worker's share of a group's partitions."""
 
-    def __init__(self, consumer: Consumer, topics: tuple[str, ...]) -> None:
-        self._consumer, self._topics = consumer, topics
+    def __init__(self, connect: Callable[[], Consumer], topics: tuple[str, ...]) -> None:
+        self._connect, self._topics = connect, topics
         self._partitions: list[Partition] = []
         self._dealt: frozenset[str] | None = None
-        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._consumer = self._join()
 
     def dealt(self) -> frozenset[str] | None:
         """Return the partitions of a new share, once; see the port."""
         # Shares are dealt while messages are polled; a share that has not begun is paused, so nothing is read by that.
         if not self._partitions and self._dealt is None:
-            _poll(self._consumer, 1, DEAL_WAIT_S)
+            self._read(1, DEAL_WAIT_S)
         found, self._dealt = self._dealt, None
         return found
 
@@ -173,7 +173,7 @@ class KafkaShare:
 
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
         """Return up to so many messages; waits for the first as long as the timeout."""
-        found = _poll(self._consumer, messages_max, timeout_s)
+        found = self._read(messages_max, timeout_s)
         # What was read of a share that is gone would be written for nothing.
         return [] if self._dealt is not None else found
 
@@ -188,6 +188,21 @@ class KafkaShare:
     def close(self) -> None:
         """Release connections; the share is kept for a restart under the same name, as long as a session lasts."""
         self._consumer.close()
+
+    def _join(self) -> Consumer:
+        self._partitions, self._dealt = [], None
+        consumer = self._connect()
+        consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        return consumer
+
+    def _read(self, messages_max: int, timeout_s: float) -> list[Message]:
+        try:
+            return _poll(self._consumer, messages_max, timeout_s)
+        except ShareTakenError:
+            # The client is of no use any more. A broker that is killed while we join takes our second try for another.
+            self._consumer.close()
+            self._consumer = self._join()
+            raise
 
     def _on_assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
         consumer.assign(partitions)
@@ -262,8 +277,11 @@ def _messages(read: list[KafkaMessage]) -> list[Message]:
     found: list[Message] = []
     for message in read:
         if (error := message.error()) is not None:
-            if error.fatal():
-                raise NameTakenError(f"worker: its share was taken by another of the same name: {error}: stop one")
+            if error.fatal() or error.code() == KafkaError._FATAL:
+                raise ShareTakenError(
+                    f"worker: expected to keep its share of the log, found that one of the same name joined: {error}: "
+                    "it joins again by itself; when this lasts, give every worker a name of its own"
+                )
             raise LogUnavailableError(f"log: expected messages, found {error}: check that the broker runs")
         headers = dict(message.headers() or ())
         origin = headers.get(ORIGIN_HEADER)
