@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import psutil
+from msgspec.structs import replace
 
 from benchmarks.lake.ground import Ground
 from contracts.errors import OperatorMustActError
@@ -43,7 +44,7 @@ class Worker:
         self._environment = base_environment(ground.settings)
         self._process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
-        write_file(self._config, msgspec.json.encode(ground.lake_config))
+        write_file(self._config, msgspec.json.encode(replace(ground.lake_config, worker=self.name)))
 
     @property
     def pid(self) -> int:
