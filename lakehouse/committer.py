@@ -133,6 +133,7 @@ class Committer:
         for served in self._tables.values():
             if served.work is not None:
                 served.work.exception()  # a commit under way ends before its table is read again
+        self._finish()  # its writers hear of it, whoever serves the table from now on
         self._tables.clear()
         self._logs = self._log.identities((HANDOVERS,))
         self._feed.catch_up()
