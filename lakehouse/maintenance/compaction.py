@@ -13,13 +13,17 @@ a lost race costs work and never rows.
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 from msgspec import Struct
+from numpy.typing import NDArray
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
+from pyiceberg.typedef import Record
 
 from lakehouse.data_files import NO_PARTITION, order, store
 from lakehouse.errors import RowCountError
@@ -36,6 +40,7 @@ from lakehouse.status import TableFigures
 
 # Bytes of rows held decoded: sorting holds them twice, and the files read ahead come on top: 0.6 GB at most.
 DECODED_BYTES_MAX: Final = 268_435_456
+WRITERS: Final = 2  # threads; while one waits for the store the other encodes, and each holds the rows of a bucket
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +59,16 @@ def compact(
     quiet: bool,
     fault: Fault = no_fault,
     monotonic_s: Callable[[], float] = time.monotonic,
+    manifests: Manifests | None = None,
 ) -> Merged:
     """Merge the files that are due; once for each commit, so the caller repeats it until nothing is due.
+
+    `manifests`: those of an earlier call, so that only new ones are read.
 
     Errors of store and catalog pass through; the table is then unchanged or merged. Raises CommitConflictError,
     CommitOutcomeUnknownError, DeleteFilesError and RowCountError.
     """
-    manifests = Manifests(table.io)
+    manifests = Manifests(table.io) if manifests is None else manifests
     live = dict(_live(table, manifests))
     spec = history_spec(table.metadata)
     groups = plan([file for file, _ in live.values()], spec is not None, quiet)  # Step 1.
@@ -84,7 +92,7 @@ def compact(
 
 def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File, DataFile]]]:
     """Yield the current data files by path."""
-    for _, file in live_files(table, manifests):
+    for entry, file in live_files(table, manifests):
         is_tail = len(file.partition) == 0
         yield (
             file.file_path,
@@ -94,6 +102,7 @@ def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File,
                     file.file_size_in_bytes,
                     Part.TAIL if is_tail else Part.HISTORY,
                     None if is_tail else file.partition[0],
+                    entry.sequence_number or 0,
                 ),
                 file,
             ),
@@ -131,13 +140,18 @@ def _write(table: Table, held: list[pa.Table], to: Part, spec: PartitionSpec | N
     schema = table.schema()
     bucket = buckets(rows.column(schema.find_column_name(subject)), schema.find_type(subject))
     places = sorted_order([bucket, *keys])
-    for partition, own in by_bucket(bucket, places):
-        yield store(table, rows.take(pa.array(own)), spec, partition)
+
+    def stored(part: tuple[Record, NDArray[np.int64]]) -> DataFile:
+        partition, own = part
+        return store(table, rows.take(pa.array(own)), spec, partition)
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
+        yield from pool.map(stored, by_bucket(bucket, places))
 
 
-def figures(table: Table) -> TableFigures:
-    """Return what a table consists of now; reads its manifests. Raises DeleteFilesError."""
-    manifests = Manifests(table.io)
+def figures(table: Table, manifests: Manifests | None = None) -> TableFigures:
+    """Return what a table consists of now; reads those of its manifests that are new. Raises DeleteFilesError."""
+    manifests = Manifests(table.io) if manifests is None else manifests
     files = [file for file, _ in dict(_live(table, manifests)).values()]
     tail = [file.size_bytes for file in files if file.part is Part.TAIL]
     history = [file.size_bytes for file in files if file.part is Part.HISTORY]

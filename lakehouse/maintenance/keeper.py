@@ -16,6 +16,7 @@ from contracts.ports import Clock
 from lakehouse.history import ensure_history
 from lakehouse.iceberg import UNKNOWN
 from lakehouse.maintenance.compaction import compact, figures
+from lakehouse.maintenance.listing import Manifests
 from lakehouse.maintenance.removal import remove_rows
 from lakehouse.maintenance.removals import RETENTION, Removal, note_removal
 from lakehouse.maintenance.retention import rule_of
@@ -33,6 +34,8 @@ COMPACTIONS_PER_PASS: Final = 8
 # Passes over which the files of a sweep are removed: each costs the store several requests, and all at once would keep
 # it from everybody else for most of a minute.
 PASSES_PER_SWEEP: Final = 16
+# Entries of one table's manifests that are held from pass to pass, a few kB each; a longer list is read anew.
+ENTRIES_HELD_MAX: Final = 2_000
 _ACTOR: Final = "maintenance"
 
 _log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class Keeper:
         self._doomed: dict[str, Doomed] = {}
         self._unneeded: dict[str, Unneeded] = {}
         self._seen: dict[str, int | None] = {}
+        self._manifests: dict[str, Manifests] = {}
 
     def run(self, interval_ms: int, stop: threading.Event, ready: threading.Event) -> None:
         """Pass until stopped. Trouble with one table is noted and does not stop the others."""
@@ -106,8 +110,9 @@ class Keeper:
             return
         ensure_history(table)
         quiet = self._clock.now_ms() - current.timestamp_ms > QUIET_AFTER_MS
+        manifests = self._manifests.pop(name, None) or Manifests(table.io)
         for _ in range(COMPACTIONS_PER_PASS):
-            merged = compact(table, quiet)
+            merged = compact(table, quiet, manifests=manifests)
             self._status.conflicts += merged.conflicts
             if not merged.files:
                 break
@@ -118,7 +123,9 @@ class Keeper:
                 break
         else:
             return  # there may be more
-        self._status.tables[name] = figures(table)
+        self._status.tables[name] = figures(table, manifests)
+        if len(manifests) <= ENTRIES_HELD_MAX:
+            self._manifests[name] = manifests
         newest = table.current_snapshot()
         if quiet and not merged.files and newest is not None:
             self._seen[name] = newest.snapshot_id

@@ -17,6 +17,10 @@ class Manifests:
         self._io = io
         self._read: dict[str, tuple[ManifestEntry, ...]] = {}
 
+    def __len__(self) -> int:
+        """Return the number of entries that are held."""
+        return sum(map(len, self._read.values()))
+
     def of(self, snapshot: Snapshot) -> list[ManifestFile]:
         """Return the snapshot's manifests; forget the entries of all others."""
         found = snapshot.manifests(self._io)

@@ -6,6 +6,8 @@ the history are sorted into tiers bucket by bucket.
 
 Rows of the tail move to the history once they are worth a file in each bucket. Below that the tail's merged files are
 sorted by subject as well, so few row groups of few files are all that a look-up reads there.
+
+Of a tier the oldest files are merged first: they are named by the same manifests, so few of those are written anew.
 """
 
 from collections import Counter, defaultdict
@@ -34,12 +36,16 @@ class Part(Enum):
 
 
 class File(Struct, frozen=True):
-    """A data file that may be merged; `bucket` is that of a file of the history, None for one without a subject."""
+    """A data file that may be merged; `bucket` is that of a file of the history, None for one without a subject.
+
+    `sequence` is the number of the commit that added it.
+    """
 
     path: str
     size_bytes: int
     part: Part = Part.TAIL
     bucket: int | None = None
+    sequence: int = 0
 
 
 class Group(Struct, frozen=True):
@@ -102,7 +108,7 @@ def _tier(file: File) -> int:
 def _fitting(files: Sequence[File], least: int = QUIET_FILES_MIN) -> tuple[File, ...]:
     chosen: list[File] = []
     total = 0
-    for file in sorted(files, key=lambda file: (file.size_bytes, file.path))[:MERGE_FILES_MAX]:
+    for file in sorted(files, key=lambda file: (file.sequence, file.path))[:MERGE_FILES_MAX]:
         total += file.size_bytes
         if total > MERGE_BYTES_MAX and chosen:
             break

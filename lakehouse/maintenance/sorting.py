@@ -19,7 +19,22 @@ def sorted_order(columns: Sequence[pa.ChunkedArray | pa.Array]) -> NDArray[np.in
     """
     if not columns or not len(columns[0]):
         return np.empty(0, dtype=np.int64)
-    order: NDArray[np.int64] = np.lexsort(_packed([_ranks(column) for column in columns])[::-1])
+    return _argsort(_packed([_ranks(column) for column in columns]))
+
+
+def _argsort(keys: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the stable order by several keys.
+
+    By the first alone, which is several times faster than all in turn; then rows that it leaves equal are put right.
+    """
+    first = keys[0]
+    order: NDArray[np.int64] = np.argsort(first)
+    ordered = first[order]
+    same = ordered[1:] == ordered[:-1]
+    equal = np.append(same, False) | np.append(False, same)
+    if equal.any():
+        rows = np.sort(order[equal])
+        order[equal] = rows[np.lexsort([key[rows] for key in reversed(keys)])]
     return order
 
 
