@@ -1,7 +1,7 @@
 """The tables as a writer knows them: what they account for, with everything that it has handed over itself."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -46,7 +46,7 @@ class KnownTables:
     def __init__(self, lake: Lake, feed: ContractFeed, clock: Clock, note: Callable[[Exception], None]) -> None:
         self._lake, self._feed, self._clock, self._note = lake, feed, clock, note
         self._tables: dict[str, _Open] = {}
-        self._parked: set[str] = set()
+        self._parked: dict[str, str] = {}
         self._held: dict[StreamKey, RangeSet] = {}
         self._ids: set[bytes] = set()
         self._looked_s = self._followed_s = float("-inf")
@@ -56,9 +56,9 @@ class KnownTables:
         return len(self._tables)
 
     @property
-    def has_parked(self) -> bool:
-        """Say whether a table is left alone."""
-        return bool(self._parked)
+    def parked(self) -> Mapping[str, str]:
+        """Return why a table is left alone, by contract."""
+        return self._parked
 
     def read(self, logs: dict[str, str]) -> list[Positions]:
         """Read the states of all tables; return their floors in logs of these identities.
@@ -66,7 +66,7 @@ class KnownTables:
         Raises StoreUnavailableError when no store answers, and what `Lake.open` raises beyond what parks a table.
         """
         self._tables.clear()
-        self._parked.clear()
+        self._parked = {}
         self._held, self._ids = {}, set()
         self._feed.catch_up()
         floors: list[Positions] = []
@@ -124,7 +124,7 @@ class KnownTables:
 
     def park(self, contract_id: str, error: Exception) -> None:
         """Leave a table alone."""
-        self._parked.add(contract_id)
+        self._parked = self._parked | {contract_id: str(error)}  # another thread may be writing the old one down
         self._looked_s = self._clock.monotonic_s()
         self._note(error)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,6 +36,7 @@ class IngestStatus(Struct):
     recent_commits_ms: dict[str, list[float]] = {}  # by contract, the newest last, COMMITS_SHOWN_MAX at most
     last_round_at_ms: int = 0
     recoveries: int = 0
+    parked: Mapping[str, str] = {}  # why a table is left alone until its store or catalog answers, by contract
     last_error: str = ""
     last_error_at_ms: int = 0
     updated_at_ms: int = 0

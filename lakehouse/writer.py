@@ -162,7 +162,8 @@ class Writer:
         floors = self._tables.read(self._logs)
         self._positions = self._share.begin(highest(floors))
         self._flights = Flights(self._positions)
-        if self._tables.has_parked:
+        self._status.parked = self._tables.parked
+        if self._tables.parked:
             self._flights.hold()
         self._answered_s = self._clock.monotonic_s()
         self._status.recoveries += 1
@@ -211,6 +212,7 @@ class Writer:
                     files[contract] = future.result()
                 except StoreUnavailableError as error:
                     self._tables.park(contract, error)
+                    self._status.parked = self._tables.parked
             self._flights.stored(flight, files)
             self._fault(Step.FILES_WRITTEN)
 

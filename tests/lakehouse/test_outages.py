@@ -62,8 +62,10 @@ def test_a_store_that_is_down_holds_up_its_own_tables_only(restarts: bool) -> No
         site.play(3)
     assert (site.upto("telemetry"), site.upto("clicks")) == (25, 5)
     assert "lake_b" in site.worker.status.last_error
+    assert "lake_b" in site.worker.status.parked["clicks"]
     site.disk.down.clear()
     site.play(10)
+    assert not site.worker.status.parked
     assert (site.upto("telemetry"), site.upto("clicks")) == (25, 25)
     assert site.seqs("clicks") == list(range(25))
     assert site.seqs("telemetry") == [seq for seq in range(25) if seq % 5]
