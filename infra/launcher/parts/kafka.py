@@ -20,6 +20,8 @@ PROBE_TIMEOUT_S: Final = 5.0
 ADMIN_TIMEOUT_S: Final = 20.0
 RETENTION_MS: Final = 7 * 24 * 3_600_000  # as long as a broker session of an absent gateway lives
 PROBE_RETENTION_MS: Final = 60_000
+# ms until a group's first member has a share; workers that start together are dealt theirs once, not one by one.
+FIRST_SHARES_AFTER_MS: Final = 1_000
 # Deletion works by whole segments, so without a bound a quiet local log would never shrink.
 SEGMENT_BYTES: Final = 128 * 1_048_576
 
@@ -82,7 +84,7 @@ def server_settings(context: Context) -> str:
         "log.dirs": context.data(NAME) / "log",
         **_single_node(),
         **_tls_listener(context),
-        "group.initial.rebalance.delay.ms": 0,
+        "group.initial.rebalance.delay.ms": FIRST_SHARES_AFTER_MS,
         "auto.create.topics.enable": "false",
         "message.max.bytes": 4_194_304,
         "log.cleaner.dedupe.buffer.size": 8_388_608,
