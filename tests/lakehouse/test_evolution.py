@@ -1,6 +1,7 @@
 """A table follows its contract through random changes, while rows of all versions arrive."""
 
 import datetime as dt
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,9 @@ class Following:
 def same(found: Any, wanted: Any) -> bool:
     if isinstance(found, dt.datetime):
         found = (found - EPOCH) // dt.timedelta(microseconds=1)
-    if isinstance(found, str) and isinstance(wanted, int | float):  # a number as text: any decimal form of it
-        return float(found) == float(wanted)
+    # A number as text is any decimal form of it; the shortest of a 32-bit one is not that of the same in 64 bits.
+    if isinstance(found, str) and isinstance(wanted, int | float):
+        return math.isclose(float(found), float(wanted), rel_tol=1e-6 if isinstance(wanted, float) else 0.0)
     if isinstance(found, float) and isinstance(wanted, float):
         return found == wanted or abs(found - wanted) <= 1e-6 * abs(wanted)
     return type(found) is type(wanted) and bool(found == wanted)
