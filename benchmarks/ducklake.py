@@ -4,8 +4,8 @@
                every batch was acknowledged as durable, and queryable, one by one. From the first send to the last mark.
 2. aggregate   9 aggregations over the 300,000 rows through Trino, once each, by a client that has asked other things
                before; and again through DuckDB on the same files.
-3. checkpoint  maintenance was stopped in its tracks while the rows came; from its going on until the table has no more
-               small files.
+3. checkpoint  the same into another table, while maintenance, which merges files as they come otherwise, is stopped in
+               its tracks; from its going on until that table has no more small files.
 
 The reference has one client which waits for each batch of 10 rows; how many there are here, the result says.
 """
@@ -135,44 +135,52 @@ class Devices:
         self._log.produce(topics.BATCHES, batch, origin, headers=[(topics.ORIGIN_HEADER, origin.encode())])
 
 
+class Inserted(Struct, frozen=True):
+    """What one insert took, and what its nine questions took then, by engine."""
+
+    began_s: float
+    seconds: float
+    waits_ms: list[tuple[float, float]]
+    asked: dict[str, float]
+
+
 def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     """Measure all three."""
-    contract = workload.wide("bench_duck")
+    kept, held = workload.wide("bench_duck"), workload.wide("bench_duck_held")
     with ground(tell, sizes.parts) as place:
-        Supervisor(place.settings).stop(services.MAINTENANCE)
-        place.publish(contract)
-        devices = Devices(place, contract, sizes)
-        watch = TableWatch(place, contract)
-        events = sizes.origins * sizes.batches * sizes.batch_rows
-        maintenance = Worker(place, MAINTENANCE).start()
+        place.publish(kept, held)
+        watch, held_watch = TableWatch(place, kept), TableWatch(place, held)
         try:
             watch.await_table()
-            maintenance.await_ready()
-            maintenance.pause()
+            held_watch.await_table()
             with Sampler(watch.shape, SHAPE_EVERY_S, PASSING) as shapes:
-                with Marks(place.endpoints.kafka.bootstrap, devices.on_mark):
-                    tell(f"{events // sizes.batch_rows:,} batches of {sizes.batch_rows} rows ...")
-                    began_s = devices.start()
-                    insert_s = devices.wait(sizes.insert_within_s) - began_s
-                _require(place, contract, sizes, events)
-                tell(f"inserted in {insert_s:.1f} s; aggregating ...")
-                asked = _aggregate(place, contract, sizes.trino)
-                tell(f"aggregated in {asked} s; merging ...")
-                checkpoint_s, files = _checkpoint(maintenance, watch, sizes)
+                found = _inserted(place, kept, sizes)
+            Supervisor(place.settings).stop(services.MAINTENANCE)
+            maintenance = Worker(place, MAINTENANCE).start()
+            try:
+                maintenance.await_ready()
+                maintenance.pause()
+                without = _inserted(place, held, sizes)
+                tell("merging ...")
+                checkpoint_s, files = _checkpoint(maintenance, held_watch, sizes)
+            finally:
+                maintenance.stop()
         finally:
-            maintenance.stop()
             watch.close()
-    waits = latency([wait_ms for _, wait_ms in devices.waits_ms])
+            held_watch.close()
+    waits = latency([wait_ms for _, wait_ms in found.waits_ms])
     figures: Figures = {
-        "insert_s": round(insert_s, 1),
-        "aggregate_s": asked.get("trino"),
-        "aggregate_duckdb_s": asked["duckdb"],
+        "insert_s": round(found.seconds, 1),
+        "aggregate_s": found.asked.get("trino"),
+        "aggregate_duckdb_s": found.asked["duckdb"],
         "checkpoint_s": round(checkpoint_s, 2),
         "acknowledged_p50_ms": waits.p50_ms,
         "acknowledged_p99_ms": waits.p99_ms,
+        "insert_without_maintenance_s": round(without.seconds, 1),
+        "aggregate_without_maintenance_s": without.asked.get("trino"),
     }
-    shown = [(round(sent_s - began_s, 2), round(wait_ms, 1)) for sent_s, wait_ms in devices.waits_ms]
-    lines = {key: shapes.series(key, began_s) for key in ("files", "snapshots")}
+    shown = [(round(sent_s - found.began_s, 2), round(wait_ms, 1)) for sent_s, wait_ms in found.waits_ms]
+    lines = {key: shapes.series(key, found.began_s) for key in ("files", "snapshots")}
     panels(
         folder / f"{NAME}.png",
         [("from a batch to its watermark", "s", "ms", {"batch": shown}), ("the table meanwhile", "s", "", lines)],
@@ -181,11 +189,28 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     how = {
         "sizes": msgspec.to_builtins(sizes),
         "insert": f"{sizes.origins} origins side by side, each waits for its watermark before its next batch",
-        "aggregate": [sql.format(t=contract.id) for sql in AGGREGATIONS],
+        "aggregate": [sql.format(t=kept.id) for sql in AGGREGATIONS],
         "checkpoint": f"maintenance, from its going on to at most {sizes.files_max} data files; {files:.0f} before",
-        "running": "the whole stack, without maintenance until the checkpoint" if sizes.parts is None else sizes.parts,
+        "running": "the whole stack; for the checkpoint the same once more with maintenance stopped until then"
+        if sizes.parts is None
+        else sizes.parts,
     }
     return result(NAME, how, figures)
+
+
+def _inserted(place: Ground, contract: Contract, sizes: Sizes) -> Inserted:
+    """Insert all batches into a table, and ask the nine questions of it."""
+    events = sizes.origins * sizes.batches * sizes.batch_rows
+    devices = Devices(place, contract, sizes)
+    with Marks(place.endpoints.kafka.bootstrap, devices.on_mark):
+        place.tell(f"{events // sizes.batch_rows:,} batches of {sizes.batch_rows} rows into {contract.table} ...")
+        began_s = devices.start()
+        seconds = devices.wait(sizes.insert_within_s) - began_s
+    _require(place, contract, sizes, events)
+    place.tell(f"inserted in {seconds:.1f} s; aggregating ...")
+    asked = _aggregate(place, contract, sizes.trino)
+    place.tell(f"aggregated in {asked} s")
+    return Inserted(began_s, seconds, devices.waits_ms, asked)
 
 
 def _require(place: Ground, contract: Contract, sizes: Sizes, events: int) -> None:
