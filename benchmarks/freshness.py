@@ -37,7 +37,7 @@ from contracts.contract import Contract
 from contracts.errors import FieldlakeError, OperatorMustActError
 from infra.bundles.documents import read_contracts
 from infra.demo.figures import latency
-from infra.demo.observers import Observer, Sample
+from infra.demo.observers import Observer, Sample, trino_time
 from infra.demo.watch import trino_client
 
 NAME: Final = "freshness"
@@ -165,8 +165,7 @@ def _look(place: Ground, live: Contract, sizes: Sizes, sightings: Sightings) -> 
         pause.wait(LOOK_PAUSE_S)
         from_ms = sightings.look_from_ms(time.time())
         found = client.query(
-            f"SELECT origin, seq FROM {table} WHERE sealed_at >= from_unixtime_nanos({from_ms} * 1000000) "
-            f"AND seq % {sizes.batch_rows} = 0"
+            f"SELECT origin, seq FROM {table} WHERE sealed_at >= {trino_time(from_ms * 1_000)} AND seq % {sizes.batch_rows} = 0"
         ).rows
         now_s = time.time()
         sightings.take(

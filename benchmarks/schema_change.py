@@ -37,6 +37,7 @@ from benchmarks.result import RESULTS_DIR, Figures, Result, result
 from contracts.contract import Contract
 from contracts.errors import FieldlakeError
 from infra.demo.figures import latency
+from infra.demo.observers import trino_time
 from infra.demo.watch import trino_client
 from infra.launcher.errors import SupervisorError
 from infra.launcher.parts import services
@@ -178,7 +179,8 @@ def _warm(place: Ground, contract: Contract, until_s: float) -> None:
             with suppress(*PASSING):
                 client.query(
                     f"SELECT asset_id FROM {contract.catalog}.{contract.table} "
-                    f"WHERE contract_version = '{contract.version}' LIMIT {asked}"
+                    f"WHERE contract_version = '{contract.version}' "
+                    f"AND sealed_at >= {trino_time(round(time.time() * 1_000_000))} LIMIT {asked}"
                 )
             pause.wait(ASK_PAUSE_S)
 
@@ -187,7 +189,8 @@ def _visible_ms(place: Ground, change: Change, due_s: float, within_s: float) ->
     contract, pause = change.contract, threading.Event()
     shown = "1" if change.column is None else f'"{change.column}"'
     sql = (
-        f"SELECT {shown} FROM {contract.catalog}.{contract.table} WHERE contract_version = '{contract.version}' LIMIT 1"
+        f"SELECT {shown} FROM {contract.catalog}.{contract.table} WHERE contract_version = '{contract.version}' "
+        f"AND sealed_at >= {trino_time(round(due_s * 1_000_000))} LIMIT 1"
     )
     pause.wait(max(0.0, due_s - time.time()))
     with trino_client(place.endpoints) as client:
