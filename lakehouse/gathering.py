@@ -11,8 +11,8 @@ from lakehouse.ports import Message
 IDLE_WAIT_S: Final = 0.05  # seconds; how late a stop or an answer is noticed when nothing arrives
 # Seconds from the first message of a quiet log to its round: batches of one event come from several origins within it.
 LINGER_S: Final = 0.02
-# Share of the time that rounds may take: on a busy machine they come less often instead of taking everybody's
-# processor, and a larger round costs hardly more than a small one.
+# Share of a core that rounds may take: heavy ones come less often instead of taking everybody's processor, and a larger
+# round costs hardly more than a small one. What a round waits for a processor is not counted: that is others' load.
 BUSY_SHARE_MAX: Final = 0.5
 APART_MAX_S: Final = 1.0  # seconds; however busy, a row waits no longer than this for its round to begin
 CHUNK_MESSAGES: Final = 1_000  # messages of one poll; most are some KB
@@ -38,7 +38,7 @@ class Gathering:
         self._carried.clear()
 
     def took(self, seconds: float) -> None:
-        """Hear how long the last round kept the processor."""
+        """Hear how long the last round kept a processor."""
         self._took_s = seconds
 
     def gather(self, poll: Poll) -> list[Message]:

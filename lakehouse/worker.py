@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -30,7 +31,8 @@ class Worker:
         # Of their own: what one half has heard of a contract is no news to the other before it has heard it too.
         self._feeds = [ContractFeed(log.follow(CONTRACTS), self._note) for _ in self._pools]
         halves = list(zip(self._feeds, self._pools, strict=True))
-        self._writer = Writer(name, log, lake, halves[0][0], clock, commit_interval_ms, halves[0][1], status)
+        arguments = (clock, commit_interval_ms, halves[0][1], status)
+        self._writer = Writer(name, log, lake, halves[0][0], *arguments, busy_s=time.thread_time)
         self._committer = Committer(log, lake, halves[1][0], clock, commit_interval_ms, halves[1][1], status)
         self._failed: list[BaseException] = []
 

@@ -60,7 +60,10 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """`step` for ever; `run` does, and starts over after an outage."""
+    """`step` for ever; `run` does, and starts over after an outage.
+
+    `busy_s`: the processor time that the calling thread has used; by default the clock's, as if it never waited.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Writer:
         status: IngestStatus,
         fault: Fault = no_fault,
         token: Callable[[], str] = lambda: uuid4().hex,
+        busy_s: Callable[[], float] | None = None,
     ) -> None:
         self._name, self._clock, self._fault = name, clock, fault
         self._pool, self._status = pool, status
@@ -83,6 +87,7 @@ class Writer:
         self._publisher = log.publisher()
         self._gathering = Gathering(clock, commit_interval_ms / 1_000)
         self._token = token
+        self._busy_s = busy_s or clock.monotonic_s
         self._worker = ""
         self._numbers = count(1)
         self._tables = KnownTables(lake, feed, clock, self._note)
@@ -140,14 +145,14 @@ class Writer:
             self._hear(IDLE_S)
             return False
         messages = self._gathering.gather(self._share.poll)
-        began_s = self._clock.monotonic_s()
+        began_s = self._busy_s()
         if messages:
             self._round(messages)
         elif self._tables.is_due():
             self._tables.follow(self._logs)
         # With a backlog the next round is planned while this one is written.
         self._take_stored(WRITING_MAX if self._gathering.is_behind else 0)
-        self._gathering.took(self._clock.monotonic_s() - began_s)
+        self._gathering.took(self._busy_s() - began_s)
         self._hand_over()
         return bool(messages)
 
