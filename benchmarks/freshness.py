@@ -165,7 +165,8 @@ def _look(place: Ground, live: Contract, sizes: Sizes, sightings: Sightings) -> 
         pause.wait(LOOK_PAUSE_S)
         from_ms = sightings.look_from_ms(time.time())
         found = client.query(
-            f"SELECT origin, seq FROM {table} WHERE sealed_at >= {trino_time(from_ms * 1_000)} AND seq % {sizes.batch_rows} = 0"
+            f"SELECT origin, seq FROM {table} "
+            f"WHERE sealed_at >= {trino_time(from_ms * 1_000)} AND seq % {sizes.batch_rows} = 0"
         ).rows
         now_s = time.time()
         sightings.take(

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Final
 
 from lakehouse.catalog import open_catalog
 from lakehouse.config import LakeConfig
@@ -15,9 +16,12 @@ from lakehouse.maintenance.keeper import Keeper
 from lakehouse.process import WallClock, serve, shown
 from lakehouse.status import MaintenanceStatus
 
+NICENESS: Final = 10  # whoever commits or queries goes first; a merge can wait, but not for ever
+
 
 def work(config: LakeConfig, path: Path, stop: threading.Event, ready: threading.Event) -> None:
     """Pass over the tables until stopped."""
+    os.nice(NICENESS)
     clock = WallClock()
     status = MaintenanceStatus(pid=os.getpid())
     with shown(path, status, ready):

@@ -21,11 +21,13 @@ from msgspec import Struct
 TIER_BYTES: Final = (524_288, 4_194_304, 33_554_432, 67_108_864)
 MERGE_FILES_MIN: Final = 8  # files of a tier that make a merge worth a commit
 QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: readers then pay for files, not writers
-# Bytes of the tail that are worth a file in each of 16 buckets: 256 kB each, half of the lowest tier's end.
-HISTORY_BYTES_MIN: Final = TIER_BYTES[1]
+# Bytes of the tail that are worth a file in each of 16 buckets: 2 MB each. With less, a busy table's newest rows, which
+# most readers want, would lie in hundreds of small files.
+HISTORY_BYTES_MIN: Final = TIER_BYTES[2]
 MERGE_FILES_MAX: Final = 1_024  # files; bounds the commit's size: each is an entry to write
 MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed of one commit; a few seconds' work, lost if its inputs go
-SINGLE: Final = 1  # files of the tail's upper tiers that are worth moving: a backlog's commit is large by itself
+SINGLE_BYTES_MIN: Final = TIER_BYTES[2]  # bytes; below that a file of the tail waits for others
+SINGLE: Final = 1  # files of the tail that are worth moving alone: a backlog's commit is large by itself
 
 
 class Part(Enum):
@@ -92,7 +94,7 @@ def merge(files: Sequence[File], quiet: bool) -> tuple[File, ...]:
 
 def _flush(files: Sequence[File]) -> tuple[File, ...]:
     """Return the files of the tail to move to the history, none while they are not worth it."""
-    large = [file for file in files if _tier(file) > 1]
+    large = [file for file in files if file.size_bytes >= SINGLE_BYTES_MIN]
     if large:
         return _fitting(large, SINGLE)
     # A tier that is not due yet is left alone, however large all together are: else each pass would move a little.
