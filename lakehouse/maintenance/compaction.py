@@ -91,7 +91,8 @@ def compact(
 
 
 def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File, DataFile]]]:
-    """Yield the current data files by path."""
+    """Yield the current data files by path. What snapshots that are still kept have added is fresh."""
+    fresh_from = min((snapshot.sequence_number or 0 for snapshot in table.metadata.snapshots), default=0)
     for entry, file in live_files(table, manifests):
         is_tail = len(file.partition) == 0
         yield (
@@ -103,6 +104,7 @@ def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File,
                     Part.TAIL if is_tail else Part.HISTORY,
                     None if is_tail else file.partition[0],
                     entry.sequence_number or 0,
+                    (entry.sequence_number or 0) >= fresh_from,
                 ),
                 file,
             ),

@@ -7,7 +7,8 @@ the history are sorted into tiers bucket by bucket.
 Rows of the tail move to the history once they are worth a file in each bucket. Below that the tail's merged files are
 sorted by subject as well, so few row groups of few files are all that a look-up reads there.
 
-Of a tier the oldest files are merged first: they are named by the same manifests, so few of those are written anew.
+Fresh rows stay in the tail, where they lie by time: who asks for the newest ones would read all buckets otherwise. Of a
+tier the oldest files are merged first: they are named by the same manifests, so few of those are written anew.
 """
 
 from collections import Counter, defaultdict
@@ -40,7 +41,7 @@ class Part(Enum):
 class File(Struct, frozen=True):
     """A data file that may be merged; `bucket` is that of a file of the history, None for one without a subject.
 
-    `sequence` is the number of the commit that added it.
+    `sequence` is the number of the commit that added it; `fresh` says that its rows are among the newest.
     """
 
     path: str
@@ -48,6 +49,7 @@ class File(Struct, frozen=True):
     part: Part = Part.TAIL
     bucket: int | None = None
     sequence: int = 0
+    fresh: bool = False
 
 
 class Group(Struct, frozen=True):
@@ -68,7 +70,7 @@ def plan(files: Sequence[File], has_history: bool, quiet: bool) -> tuple[Group, 
     `has_history`: whether the table has a history part. The tail comes first: it is what every reader reads.
     """
     own = [file for file in files if file.part is Part.TAIL]
-    if has_history and (flushed := _flush(own)):
+    if has_history and (flushed := _flush([file for file in own if quiet or not file.fresh])):
         return (Group(flushed, Part.HISTORY),)
     if merged := merge(own, quiet):
         return (Group(merged, Part.TAIL),)
