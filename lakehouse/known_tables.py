@@ -18,6 +18,7 @@ from lakehouse.plan import TablePart, View
 from lakehouse.ports import Lake, LakeTable
 from lakehouse.positions import Positions, of_logs
 from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
+from lakehouse.state import compacted
 from lakehouse.streams import StreamKey, Streams
 
 FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round looks by itself
@@ -112,7 +113,9 @@ class KnownTables:
 
     def know(self, part: TablePart) -> None:
         """Take over what a round accounts for, before its table does."""
-        self._tables[part.contract].known.take(part.changed)
+        opened = self._tables[part.contract]
+        opened.known.take(part.changed)
+        opened.known = compacted(opened.known)
         self._ids.update(part.ids)
         for claim in part.held:
             self._held[claim.key] = ranges.union((*self._held.get(claim.key, ranges.EMPTY), *claim.ranges))

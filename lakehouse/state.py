@@ -72,7 +72,7 @@ def following(before: Kept, root: TableState) -> Next:
     streams, changed = before.streams, dict(root.changed)
     grown = len(streams.changed.keys() | changed.keys())
     has_many = len(before.root.roots) >= ROOTS_MAX
-    if grown > max(CHANGED_MIN, len(streams.columns) // CHANGED_SHARE) or (has_many and not len(streams.columns)):
+    if grown > _changed_max(streams) or (has_many and not len(streams.columns)):
         return Next(root, Streams(streams.columns, {**streams.changed, **changed}).folded(), is_base=True)
     parts = before.root.parts
     if has_many:
@@ -80,6 +80,15 @@ def following(before: Kept, root: TableState) -> Next:
         return Next(replace(root, parts=parts[:1]), part, is_base=False)
     roots = before.root.roots + (() if before.location is None else (before.location,))
     return Next(replace(root, parts=parts, roots=roots), None, is_base=False)
+
+
+def compacted(streams: Streams) -> Streams:
+    """Return the same streams, in columns when many have changed: a dictionary of a million takes half a gigabyte."""
+    return Streams(streams.folded()) if len(streams.changed) > _changed_max(streams) else streams
+
+
+def _changed_max(streams: Streams) -> int:
+    return max(CHANGED_MIN, len(streams.columns) // CHANGED_SHARE)
 
 
 def committed(before: Kept, made: Next, location: str) -> Kept:
