@@ -19,7 +19,7 @@ from lakehouse.streams import StreamKey
 
 HANDOVER_BYTES_MAX: Final = 67_108_864  # bytes once decompressed; the claims of a million origins
 
-_PACKER: Final = zstandard.ZstdCompressor(level=1)
+_LEVEL: Final = 1  # zstd
 
 
 class DataFileForm(Struct, frozen=True, array_like=True):
@@ -99,7 +99,8 @@ def partition_of(contract: str, partitions: int) -> int:
 
 def encode(value: Handover | Settlement) -> bytes:
     """Return the stored form."""
-    return _PACKER.compress(msgspec.msgpack.encode(value))
+    # One of its own: writer and committer are threads of one process, and a compressor serves one at a time.
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(value))
 
 
 def decode_handover(data: bytes) -> Handover:

@@ -31,7 +31,7 @@ CHANGED_MIN: Final = 4_096
 CHANGED_SHARE: Final = 8  # one in so many streams of the columns
 
 _CHECKSUM_BYTES: Final = 4
-_PACKER: Final = zstandard.ZstdCompressor(level=1)
+_LEVEL: Final = 1  # zstd
 
 
 class TableState(Struct, frozen=True):
@@ -119,7 +119,8 @@ def assembled(root: TableState, location: str, parts: Sequence[Columns], roots: 
 
 def encode(state: TableState) -> bytes:
     """Return the stored form: a CRC-32 and the zstd frame that it is of, over MessagePack."""
-    packed = _PACKER.compress(msgspec.msgpack.encode(state))
+    # One of its own: tables are committed side by side, and a compressor that two threads use writes broken frames.
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(state))
     return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little") + packed
 
 
