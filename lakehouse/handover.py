@@ -99,8 +99,8 @@ def partition_of(contract: str, partitions: int) -> int:
 
 def encode(value: Handover | Settlement) -> bytes:
     """Return the stored form."""
-    # One of its own: writer and committer are threads of one process, and a compressor serves one at a time.
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(value))
+    # One call, no object: writer and committer are threads of one process, and a compressor serves one at a time.
+    return zstandard.compress(msgspec.msgpack.encode(value), _LEVEL)
 
 
 def decode_handover(data: bytes) -> Handover:

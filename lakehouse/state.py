@@ -119,8 +119,8 @@ def assembled(root: TableState, location: str, parts: Sequence[Columns], roots: 
 
 def encode(state: TableState) -> bytes:
     """Return the stored form: a CRC-32 and the zstd frame that it is of, over MessagePack."""
-    # One of its own: tables are committed side by side, and a compressor that two threads use writes broken frames.
-    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(state))
+    # One call, no object: tables are committed side by side, and a compressor that threads share writes broken frames.
+    packed = zstandard.compress(msgspec.msgpack.encode(state), _LEVEL)
     return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little") + packed
 
 
