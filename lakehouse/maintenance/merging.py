@@ -27,7 +27,7 @@ QUIET_FILES_MIN: Final = 2  # the same once nothing has been added for a while: 
 HISTORY_BYTES_MIN: Final = TIER_BYTES[2]
 MERGE_FILES_MAX: Final = 1_024  # files; bounds the commit's size: each is an entry to write
 MERGE_BYTES_MAX: Final = 134_217_728  # bytes compressed of one commit; a few seconds' work, lost if its inputs go
-SINGLE_BYTES_MIN: Final = TIER_BYTES[2]  # bytes; below that a file of the tail waits for others
+SINGLE_BYTES_MIN: Final = HISTORY_BYTES_MIN  # bytes; below that a file of the tail waits for others
 SINGLE: Final = 1  # files of the tail that are worth moving alone: a backlog's commit is large by itself
 
 
