@@ -34,7 +34,8 @@ COMPACTIONS_PER_PASS: Final = 8
 # Passes over which the files of a sweep are removed: each costs the store several requests, and all at once would keep
 # it from everybody else for most of a minute.
 PASSES_PER_SWEEP: Final = 16
-# Entries of one table's manifests that are held from pass to pass, a few kB each; a longer list is read anew.
+# Entries of one table's manifests that are held while nothing is left to merge, a few kB each; a longer list is read
+# anew when something is.
 ENTRIES_HELD_MAX: Final = 2_000
 _ACTOR: Final = "maintenance"
 
@@ -110,7 +111,7 @@ class Keeper:
             return
         ensure_history(table)
         quiet = self._clock.now_ms() - current.timestamp_ms > QUIET_AFTER_MS
-        manifests = self._manifests.pop(name, None) or Manifests(table.io)
+        manifests = self._manifests.setdefault(name, Manifests(table.io))
         for _ in range(COMPACTIONS_PER_PASS):
             merged = compact(table, quiet, manifests=manifests)
             self._status.conflicts += merged.conflicts
@@ -122,10 +123,10 @@ class Keeper:
             if stop.is_set():
                 break
         else:
-            return  # there may be more
+            return  # There may be more, and the next pass goes on with what was read, however long it is.
         self._status.tables[name] = figures(table, manifests)
-        if len(manifests) <= ENTRIES_HELD_MAX:
-            self._manifests[name] = manifests
+        if len(manifests) > ENTRIES_HELD_MAX:
+            del self._manifests[name]
         newest = table.current_snapshot()
         if quiet and not merged.files and newest is not None:
             self._seen[name] = newest.snapshot_id

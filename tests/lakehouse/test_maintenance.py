@@ -1,15 +1,21 @@
 """Merging and sweeping: the rows stay, a writer goes on, nothing that somebody needs is removed."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestEntry, ManifestFile
 from pyiceberg.table import Table
 
 from lakehouse.catalog import open_catalog
 from lakehouse.expiry import Kept, expired
+from lakehouse.maintenance import keeper as keeping
+from lakehouse.maintenance import merging
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.keeper import PASSES_PER_SWEEP, QUIET_AFTER_MS, Doomed, Keeper
 from lakehouse.maintenance.merging import (
@@ -130,6 +136,31 @@ def test_the_sweep_removes_what_nothing_refers_to_and_nothing_else(world: World)
         table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
     world.drain(world.start())
     assert len(world.records("telemetry")) == 53 * 20
+
+
+def test_passes_over_a_backlog_read_each_manifest_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    scattered(world, 0, 9)
+    monkeypatch.setattr(keeping, "COMPACTIONS_PER_PASS", 1)
+    monkeypatch.setattr(merging, "MERGE_FILES_MAX", 2)
+    reads, fetch = Counter[str](), ManifestFile.fetch_manifest_entry
+
+    def counted(manifest: ManifestFile, io: FileIO, discard_deleted: bool = True) -> list[ManifestEntry]:
+        reads[manifest.manifest_path] += not discard_deleted  # the sweep, which reads for itself, discards them
+        return fetch(manifest, io, discard_deleted)
+
+    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", counted)
+    newest = table_of(world).current_snapshot()
+    assert newest is not None
+    world.clock.at_ms = newest.timestamp_ms + 100 * QUIET_AFTER_MS  # quiet, whatever the passes commit
+    catalog = open_catalog(catalogs(world.folder)[0])
+    status = MaintenanceStatus(pid=0)
+    keeper = Keeper((catalog,), world.clock, status)
+    for _ in range(9):
+        keeper.step(threading.Event())
+    assert status.compactions == {"lake_a.field.telemetry": 8}
+    assert set(reads.values()) - {0} == {1}
+    assert len(files(table_of(world))) == 1
+    catalog.engine.dispose()
 
 
 @given(st.lists(st.text(), unique=True, max_size=60))
