@@ -1,6 +1,12 @@
 """Workers that do not know of each other: whoever comes second is stale, and reads on from the table."""
 
+from contracts.topics import HANDOVERS, SETTLEMENTS
+from lakehouse.committer import GROUP
+from lakehouse.handover import decode_settlement, partition_of
+from lakehouse.positions import named
+from lakehouse.writer import PARTITIONS
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
+from tests.lakehouse.memory import MemoryLog
 from tests.lakehouse.world import World
 
 TELEMETRY = CONTRACTS["telemetry"]
@@ -49,6 +55,27 @@ def test_two_workers_share_the_log_and_the_tables(world: World) -> None:
     world.broker.batch("device-0", frame(TELEMETRY, telemetry(range(3, 9))))
     two.drain()
     assert [r["seq"] for r in world.records("telemetry") if r["origin"] == "device-0"] == list(range(9))
+
+
+def test_a_commit_that_was_under_way_when_the_share_changed_is_answered(world: World) -> None:
+    worker = world.start()
+    worker.drain()
+    recoveries = worker.status.recoveries
+    world.broker.batch("device-1", frame(TELEMETRY, telemetry(range(10))))
+    worker.writer.step()
+    worker.committer.step()  # begins the commit, whose end it would notice with its next step
+    assert len(world.records("telemetry")) == 10
+    # The table goes to somebody who is not heard of again: no other answer will come.
+    gone = MemoryLog(world.broker, world.clock).share(GROUP, (HANDOVERS,)).dealt() or frozenset()
+    assert named(HANDOVERS, partition_of("telemetry", PARTITIONS)) in gone
+    worker.committer.step()
+    answers = [decode_settlement(message.value or b"") for message in world.broker.topics[SETTLEMENTS][0]]
+    (answer,) = [one for one in answers if one.worker == worker.writer.worker]
+    assert (answer.contract, answer.snapshot_id is not None) == ("telemetry", True)
+    assert world.broker.watermarks()["device-1", "telemetry"].upto == 10
+    worker.drain()
+    assert worker.status.recoveries == recoveries
+    assert worker.errors == []
 
 
 def test_answers_to_a_predecessor_of_the_same_name_are_not_ours(world: World) -> None:
