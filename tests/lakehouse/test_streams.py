@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts import ranges
 from contracts.ranges import RangeSet
-from lakehouse import streams
+from lakehouse import state, streams
 from lakehouse.errors import StateError
 from lakehouse.streams import StreamKey, Streams, columns_of
 
@@ -22,6 +22,7 @@ RANGES = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), min_size=1, 
     lambda found: ranges.union((first, first + size) for first, size in found)
 )
 CHANGES = st.lists(st.tuples(st.dictionaries(KEYS, RANGES, max_size=5), st.booleans()), max_size=8)
+CHANGED_MAX = 3  # streams above the columns; with more they become columns
 
 
 @given(CHANGES)
@@ -42,6 +43,23 @@ def test_columns_and_what_is_above_them_answer_as_a_dictionary(
             assert found.newest(contract, origin) == (newest, expected[StreamKey(contract, origin, newest)])
         assert found.newest("telemetry", "nobody") is None
         assert found.get(StreamKey("telemetry", "nobody", 1)) is None
+
+
+@given(st.dictionaries(KEYS, RANGES, max_size=12), st.dictionaries(KEYS, RANGES, max_size=12))
+def test_streams_that_are_compacted_answer_as_before(
+    below: dict[StreamKey, RangeSet], above: dict[StreamKey, RangeSet]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "CHANGED_MIN", CHANGED_MAX)
+        before = Streams(columns_of(below), above)
+        found = state.compacted(before)
+        assert len(found.changed) == (len(above) if len(above) <= CHANGED_MAX else 0)
+        assert dict(found) == dict(before) == below | above
+        assert len(found) == len(before)
+        for key in below | above:
+            assert found[key] == before[key]
+            assert found.newest(key.contract, key.origin) == before.newest(key.contract, key.origin)
+        assert found.newest("telemetry", "nobody") is None
 
 
 @given(st.dictionaries(KEYS, RANGES, max_size=8), st.dictionaries(KEYS, RANGES, max_size=8))
