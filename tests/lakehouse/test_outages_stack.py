@@ -1,16 +1,19 @@
 """A store without room, a store that is down, and a catalog that is: over the real ones."""
 
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import count
 from time import monotonic
 
 import pytest
 
+from infra.launcher.logs import last_error_line
 from tests.lakehouse import judge
 from tests.lakehouse.frames import CONTRACTS, clicks, frame, telemetry
 from tests.lakehouse.plant import Plant, Service
+from tests.processes import Daemon
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
@@ -18,10 +21,13 @@ pytestmark = pytest.mark.stack
 ROWS = 10
 CATALOG_DOWN_S = 60.0
 KINDS = {"telemetry": telemetry, "clicks": clicks}
+CLICKS_TABLE = CONTRACTS["clicks"].table
+CATALOGS = tuple(f"catalog {CONTRACTS[name].catalog}:" for name in KINDS)
+NUMBERS = count(1)  # an origin's name is short, so the names of tests are not for it
 
 
 class Sender:
-    """One origin of each contract, by the name of the test."""
+    """One origin of each contract, whose names begin alike."""
 
     def __init__(self, plant: Plant, name: str) -> None:
         self.plant, self.name = plant, name
@@ -57,24 +63,53 @@ class Sender:
 
 
 @contextmanager
-def no_room(pid: int) -> Iterator[None]:
+def no_room(store: Daemon) -> Iterator[None]:
     """Let a process fail to write any byte to a file, as a full disk does."""
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    before = resource.prlimit(store.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        resource.prlimit(store.pid, resource.RLIMIT_FSIZE, before)
 
 
-def test_a_store_without_room_is_named_and_holds_up_its_own_tables_only(plant: Plant, ingest: Service) -> None:
+@contextmanager
+def away(daemon: Daemon) -> Iterator[None]:
+    """Let a process be gone, as after a power cut."""
+    daemon.kill()
+    try:
+        yield
+    finally:
+        daemon.start()
+
+
+@pytest.fixture
+def sender(plant: Plant, ingest: Service) -> Sender:
+    """Origins of the test's own over an ingest that runs; what they have sent so far is acknowledged."""
     ingest.start()
-    sender = Sender(plant, "room")
-    sender.send()
-    sender.await_all()
-    with no_room(plant.store_b.pid):
+    made = Sender(plant, f"outage-{next(NUMBERS)}")
+    made.send()
+    made.await_all()
+    return made
+
+
+def await_logged(ingest: Service, name: str) -> None:
+    """Wait until the last error in the log of the process, which the status of the stack shows, names something."""
+    eventually(
+        lambda: name in (last_error_line(ingest.log_file) or ""), f"{name} in the last error of {ingest.log_file}"
+    )
+
+
+@pytest.mark.parametrize("trouble", [no_room, away])
+def test_a_store_in_trouble_is_named_and_holds_up_its_own_tables_only(
+    plant: Plant, ingest: Service, sender: Sender, trouble: Callable[[Daemon], AbstractContextManager[None]]
+) -> None:
+    with trouble(plant.store_b):
         sender.send()
-        ingest.await_status(lambda status: "clicks" in status.parked, "the table of the full store is named")
+        status = ingest.await_status(lambda status: "clicks" in status.parked, "the table of the store is named")
+        assert CLICKS_TABLE in status.parked["clicks"]
+        assert {CONTRACTS[name].catalog for name in status.parked} == {CONTRACTS["clicks"].catalog}
+        await_logged(ingest, CLICKS_TABLE)
         sender.send()
         sender.await_all("telemetry")
         assert sender.upto("clicks") == ROWS
@@ -83,37 +118,21 @@ def test_a_store_without_room_is_named_and_holds_up_its_own_tables_only(plant: P
     sender.judge()
 
 
-def test_a_store_that_is_down_is_named_while_the_other_goes_on(plant: Plant, ingest: Service) -> None:
-    ingest.start()
-    sender = Sender(plant, "down")
-    sender.send()
-    sender.await_all()
-    plant.store_b.kill()
-    sender.send()
-    ingest.await_status(lambda status: "clicks" in status.parked, "the table of the store that is down is named")
-    sender.send()
-    sender.await_all("telemetry")
-    assert sender.upto("clicks") == ROWS
-    plant.store_b.start()
-    sender.await_all()
-    sender.judge()
-
-
-def test_a_catalog_that_is_away_for_a_minute_is_named_and_waited_out(plant: Plant, ingest: Service) -> None:
-    ingest.start()
-    sender = Sender(plant, "catalog")
-    sender.send()
-    sender.await_all()
-    plant.database.kill()
-    until_s = monotonic() + CATALOG_DOWN_S
-    sender.send()
-    ingest.await_status(lambda status: "catalog" in status.last_error, "the catalog is named")
-
-    def goes_on() -> bool:
+def test_a_catalog_that_is_away_for_a_minute_is_named_and_waited_out(
+    plant: Plant, ingest: Service, sender: Sender
+) -> None:
+    with away(plant.database):
+        until_s = monotonic() + CATALOG_DOWN_S
         sender.send()
-        return monotonic() >= until_s
+        # By its name at the front: that catalog and store should be looked after is said of every outage.
+        ingest.await_status(lambda status: status.last_error.startswith(CATALOGS), "the catalog is named")
+        await_logged(ingest, "catalog lake_")
 
-    eventually(goes_on, "the outage is over")
-    plant.database.start()
+        def goes_on() -> bool:
+            sender.send()
+            assert [sender.upto(contract) for contract in KINDS] == [ROWS] * len(KINDS)
+            return monotonic() >= until_s
+
+        eventually(goes_on, "the outage is over")
     sender.await_all()
     sender.judge()
