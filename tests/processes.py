@@ -133,4 +133,7 @@ class OwnProcess(Generic[Status]):
     def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log_file.read_text()
-        return self.ready_file.exists() and self.ready_file.read_text() == f"{self._process.pid}\n"
+        try:
+            return self.ready_file.read_text() == f"{self._process.pid}\n"
+        except FileNotFoundError:  # perhaps just now: one that was killed leaves its file to the next, which removes it
+            return False
