@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec.structs import replace
 from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.stack
 
 TELEMETRY, CLICKS, QUARANTINE = CONTRACTS["telemetry"], CONTRACTS["clicks"], CONTRACTS["quarantine"]
 ROWS = 25
+NICENESS = 10  # of maintenance, beyond that of whoever starts both
 
 
 def await_upto(plant: Plant, origin: str, contract: str, upto: int) -> None:
@@ -128,6 +130,8 @@ def test_an_outage_of_any_store_is_waited_out(plant: Plant, ingest: Service) -> 
 def test_merging_beside_the_commits_changes_no_row(plant: Plant, ingest: Service, maintenance: Service) -> None:
     ingest.start()
     maintenance.start()
+    # Whoever commits or queries goes first.
+    assert psutil.Process(maintenance.pid).nice() == psutil.Process(ingest.pid).nice() + NICENESS
     for number in range(120):
         if number % 20 == 19:  # files of a killed writer are nobody's but maintenance's, once they are old enough
             ingest.kill()
