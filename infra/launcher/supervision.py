@@ -30,6 +30,16 @@ RPC_TIMEOUT_S: Final = 30.0
 SUPERVISOR_START_TIMEOUT_S: Final = 20.0
 MARKER_VARIABLE: Final = "FIELDLAKE_INSTANCE"  # every process of one copy carries the state folder's name in it
 
+# Memory that is given back and taken again must be zeroed by the kernel: in a process that sorts some hundred megabytes
+# every few seconds that was two thirds of its time. So Arrow and Python share one allocator, its threads share two
+# arenas, and it keeps 256 MiB; a block from 32 MiB on, the most it allows, is always given back.
+ALLOCATOR: Final = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1_048_576),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1_048_576),
+}
+
 _FAULT_ALREADY_STARTED: Final = 60
 _FAULT_NOT_RUNNING: Final = 70
 
@@ -52,6 +62,7 @@ def base_environment(settings: StackSettings) -> dict[str, str]:
         "TZ": "UTC",
         "PYTHONPATH": str(repo_root()),
         "PYTHONUNBUFFERED": "1",
+        **ALLOCATOR,
         MARKER_VARIABLE: settings.instance,
     }
 

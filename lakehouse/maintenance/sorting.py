@@ -1,6 +1,6 @@
 """Rows sorted by several columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,7 @@ def sorted_order(columns: Sequence[pa.ChunkedArray | pa.Array]) -> NDArray[np.in
     """
     if not columns or not len(columns[0]):
         return np.empty(0, dtype=np.int64)
-    return _argsort(_packed([_ranks(column) for column in columns]))
+    return _argsort(_packed(map(_ranks, columns)))
 
 
 def _argsort(keys: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -38,21 +38,24 @@ def _argsort(keys: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return order
 
 
-def _packed(keys: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """Return fewer keys of the same order: neighbours side by side in the bits of one."""
-    packed: list[NDArray[np.int64]] = [np.zeros(len(keys[0]), dtype=np.int64)]
-    used_bits = 0
+def _packed(keys: Iterable[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Return fewer keys of the same order: neighbours side by side in the bits of one.
+
+    Each key is taken when its turn comes and overwritten, so no more than two are held beside the result.
+    """
+    packed: list[NDArray[np.int64]] = []
+    used_bits = _KEY_BITS + 1  # nothing is packed yet, so nothing fits
     for key in keys:
         lowest, highest = int(key.min()), int(key.max())
         bits = (highest - lowest).bit_length()
-        if bits > _KEY_BITS:
-            packed.append(key)  # its differences do not fit; alone it needs none
-            used_bits = _KEY_BITS
-        elif used_bits + bits > _KEY_BITS:
-            packed.append(key - lowest)
+        if bits <= _KEY_BITS:  # the differences of others do not fit; such a key stays alone and needs none
+            key -= lowest
+        if used_bits + bits > _KEY_BITS:
+            packed.append(key)
             used_bits = bits
         else:
-            packed[-1] = (packed[-1] << bits) | (key - lowest)
+            packed[-1] <<= bits
+            packed[-1] |= key
             used_bits += bits
     return packed
 
@@ -60,7 +63,7 @@ def _packed(keys: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
 def _ranks(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if flat.null_count == 0 and (pa.types.is_integer(flat.type) or pa.types.is_timestamp(flat.type)):
-        return np.asarray(flat.cast(pa.int64()))
+        return np.array(flat.cast(pa.int64()))  # a copy: the caller's rows are not to be changed
     encoded = flat.dictionary_encode()
     places = np.asarray(pc.sort_indices(encoded.dictionary))
     rank = np.empty(len(places) + 1, dtype=np.int64)

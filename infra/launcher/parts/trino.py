@@ -31,6 +31,8 @@ PROBE_QUERY: Final = "SELECT count(*) FROM tpch.tiny.nation"
 
 JVM_OPTIONS: Final = (
     "-server",
+    # Each new literal makes new classes, so the optimising compiler never ends: decision 20.
+    "-XX:TieredStopAtLevel=1",
     "-XX:+UseParallelGC",
     "-XX:ReservedCodeCacheSize=256M",
     "-XX:+ExitOnOutOfMemoryError",
