@@ -72,7 +72,7 @@ def plan(files: Sequence[File], has_history: bool, quiet: bool) -> tuple[Group, 
     own = [file for file in files if file.part is Part.TAIL]
     if has_history and (flushed := _flush([file for file in own if quiet or not file.fresh])):
         return (Group(flushed, Part.HISTORY),)
-    if merged := merge(own, quiet):
+    if merged := merge([file for file in own if not has_history or not _waits(file)], quiet):
         return (Group(merged, Part.TAIL),)
     buckets: dict[int | None, list[File]] = defaultdict(list)
     for file in files:
@@ -103,6 +103,15 @@ def _flush(files: Sequence[File]) -> tuple[File, ...]:
     counts = Counter(map(_tier, files))
     chosen = _fitting([file for file in files if counts[_tier(file)] >= MERGE_FILES_MIN])
     return chosen if sum(file.size_bytes for file in chosen) >= HISTORY_BYTES_MIN else ()
+
+
+def _waits(file: File) -> bool:
+    """Say whether a file of the tail waits for its move: a tier of its size is worth one as soon as it is due.
+
+    Merging those files while one of them is fresh wrote every row once more.
+    """
+    tier = _tier(file)
+    return tier > 0 and TIER_BYTES[tier - 1] * MERGE_FILES_MIN >= HISTORY_BYTES_MIN
 
 
 def _tier(file: File) -> int:
