@@ -40,6 +40,9 @@ from lakehouse.writer import PARTITIONS, RETRY_WAIT_S
 GROUP: Final = "fieldlake-committers"
 POLL_MESSAGES: Final = 256  # handovers of one poll
 IDLE_WAIT_S: Final = 0.02  # seconds; how late the end of a commit is noticed when no handover comes
+# Share of the commit interval that lies between two commits of a table at least. A writer hands over once an interval:
+# with all of it each handover would wait for half of one on average; with none, each of many writers makes a commit.
+APART_SHARE: Final = 0.5
 BEHIND_APART_S: Final = 1.0  # seconds between two commits of a table whose writers have a backlog
 HANDOVERS_AT_ONCE: Final = 64  # of one commit; each is a file or two
 
@@ -85,7 +88,7 @@ class Committer:
     ) -> None:
         self._log, self._lake, self._feed, self._clock, self._pool = log, lake, feed, clock, pool
         self._status, self._fault = status, fault
-        self._interval_s = commit_interval_ms / 1_000
+        self._apart_s = commit_interval_ms / 1_000 * APART_SHARE
         self._share = log.share(GROUP, (HANDOVERS,))
         self._publisher = log.publisher()
         self._tables: dict[str, _Served] = {}
@@ -206,7 +209,7 @@ class Committer:
             if served.work is not None or not served.waiting or now_s < served.not_before_s:
                 continue
             # Nobody waits for a backlog's commit: larger ones catch up sooner.
-            apart_s = BEHIND_APART_S if all(one.handover.behind for one in served.waiting) else self._interval_s
+            apart_s = BEHIND_APART_S if all(one.handover.behind for one in served.waiting) else self._apart_s
             many = len(served.waiting) >= HANDOVERS_AT_ONCE
             if now_s < served.began_s + apart_s and not many and served.kept is not None:
                 continue

@@ -20,7 +20,7 @@ ROUND_MESSAGES_MAX: Final = 20_000  # messages; bounds the planning time of a ba
 # Bytes once decompressed; decode and checks hold about four copies, and a round that is written two: 0.2 GB at most.
 ROUND_RAW_BYTES_MAX: Final = 33_554_432
 
-Poll = Callable[[int, float], list[Message]]
+Poll = Callable[[int, float], list[Message]]  # the most messages, and for how many seconds they are waited for
 
 
 class Gathering:
@@ -41,10 +41,11 @@ class Gathering:
         """Hear how long the last round kept a processor."""
         self._took_s = seconds
 
-    def gather(self, poll: Poll) -> list[Message]:
-        """Return a round's messages; none when none came for a while.
+    def gather(self, poll: Poll, fill: Poll) -> list[Message]:
+        """Return a round's messages; none when none came for a while. `poll` and `fill` are those of a share.
 
-        After a quiet time the first message waits only for its immediate neighbours.
+        After a quiet time the first message waits only for its immediate neighbours. Later ones are not taken as they
+        come: five hundred wake-ups a second cost a tenth of a core.
         """
         if not self._carried:
             self._carried.extend(poll(CHUNK_MESSAGES, IDLE_WAIT_S))
@@ -60,7 +61,7 @@ class Gathering:
                 if drained:
                     break
                 left_s = max(0.0, due_s - self._clock.monotonic_s())
-                self._carried.extend(poll(CHUNK_MESSAGES, left_s))
+                self._carried.extend(fill(CHUNK_MESSAGES, left_s))
                 # A full chunk says that there is more: a backlog is taken in large rounds, however late it gets.
                 drained = len(self._carried) < CHUNK_MESSAGES and self._clock.monotonic_s() >= due_s
                 continue

@@ -154,7 +154,7 @@ class KafkaShare:
         """Return the partitions of a new share, once; see the port."""
         # Shares are dealt while messages are polled; a share that has not begun is paused, so nothing is read by that.
         if not self._partitions and self._dealt is None:
-            self._read(1, DEAL_WAIT_S)
+            self.poll(1, DEAL_WAIT_S)
         found, self._dealt = self._dealt, None
         return found
 
@@ -173,9 +173,11 @@ class KafkaShare:
 
     def poll(self, messages_max: int, timeout_s: float) -> list[Message]:
         """Return up to so many messages; waits for the first as long as the timeout."""
-        found = self._read(messages_max, timeout_s)
-        # What was read of a share that is gone would be written for nothing.
-        return [] if self._dealt is not None else found
+        return self._read(lambda: _poll(self._consumer, messages_max, timeout_s))
+
+    def fill(self, messages_max: int, timeout_s: float) -> list[Message]:
+        """Return up to so many messages; waits for all of them as long as the timeout."""
+        return self._read(lambda: _fill(self._consumer, messages_max, timeout_s))
 
     def lag(self, positions: Positions) -> int:
         """Return how many messages lie between the positions and the ends that the broker last told of."""
@@ -195,14 +197,16 @@ class KafkaShare:
         consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
         return consumer
 
-    def _read(self, messages_max: int, timeout_s: float) -> list[Message]:
+    def _read(self, read: Callable[[], list[Message]]) -> list[Message]:
         try:
-            return _poll(self._consumer, messages_max, timeout_s)
+            found = read()
         except ShareTakenError:
             # The client is of no use any more. A broker that is killed while we join takes our second try for another.
             self._consumer.close()
             self._consumer = self._join()
             raise
+        # What was read of a share that is gone would be written for nothing.
+        return [] if self._dealt is not None else found
 
     def _on_assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
         consumer.assign(partitions)
@@ -308,12 +312,17 @@ def _report(error: KafkaError) -> None:
 
 def _poll(consumer: Consumer, messages_max: int, timeout_s: float) -> list[Message]:
     """Return what is there, and wait for the first message only: the client itself would wait for all."""
+    found = _fill(consumer, messages_max, 0.0)
+    if not found and timeout_s > 0:
+        found = _fill(consumer, 1, timeout_s)
+        found += _fill(consumer, messages_max - 1, 0.0) if messages_max > 1 else []
+    return found
+
+
+def _fill(consumer: Consumer, messages_max: int, timeout_s: float) -> list[Message]:
+    """Return up to so many messages; waits for all of them as long as the timeout."""
     try:
-        read = consumer.consume(messages_max, 0)
-        if not read and timeout_s > 0:
-            read = consumer.consume(1, timeout_s)
-            read += consumer.consume(messages_max - 1, 0) if messages_max > 1 else []
-        return _messages(read)
+        return _messages(consumer.consume(messages_max, timeout_s))
     except KafkaException as error:
         raise LogUnavailableError(f"log: expected messages: {error}: check that the broker runs") from error
 

@@ -162,10 +162,12 @@ def _parse(message: Message, draft: _Draft) -> tuple[Arrived, Contract] | None:
 def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], draft: _Draft) -> None:
     claims = draft.claims.setdefault(contract_id, Claims(draft.view.known[contract_id]))
     versions: dict[str, tuple[Contract, list[Arrived]]] = {}
+    keyed: list[tuple[Arrived, StreamKey]] = []
     for batch, contract in arrived:
-        header = batch.header
-        draft.seen[_key(contract, batch)].append((header.first_seq, header.end_seq))
-        if ranges.covers(claims.of(_key(contract, batch)), header.first_seq, header.end_seq):
+        header, key = batch.header, _key(contract, batch)
+        keyed.append((batch, key))
+        draft.seen[key].append((header.first_seq, header.end_seq))
+        if ranges.covers(claims.of(key), header.first_seq, header.end_seq):
             draft.touched[contract_id].add(batch.origin)
         else:
             versions.setdefault(contract.version, (contract, []))[1].append(batch)
@@ -176,7 +178,7 @@ def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], dr
         for broken in refused:
             batch = broken.batch
             draft.bury(batch.source, batch.origin, broken.reason, broken.detail, batch.original)
-    gaps = _claim(arrived, {b.source for _, decoded in read for b in decoded.batches}, claims)
+    gaps = _claim(keyed, {b.source for _, decoded in read for b in decoded.batches}, claims)
     for contract, decoded in read:
         draft.touched[contract_id].update(batch.origin for batch in decoded.batches)
         fresh = select(decoded, new_rows(decoded, [gaps[b.source] for b in decoded.batches]))
@@ -184,10 +186,10 @@ def _take_contract(contract_id: str, arrived: list[tuple[Arrived, Contract]], dr
             _sort_out(contract, fresh, gaps, draft)
 
 
-def _claim(arrived: list[tuple[Arrived, Contract]], sound: set[str], claims: Claims) -> dict[str, RangeSet]:
+def _claim(keyed: list[tuple[Arrived, StreamKey]], sound: set[str], claims: Claims) -> dict[str, RangeSet]:
     return {
-        batch.source: claims.claim(_key(contract, batch), batch.header.first_seq, batch.header.end_seq)
-        for batch, contract in arrived
+        batch.source: claims.claim(key, batch.header.first_seq, batch.header.end_seq)
+        for batch, key in keyed
         if batch.source in sound
     }
 

@@ -75,6 +75,10 @@ class Share(Protocol):
         """Return up to so many messages; waits for the first as long as the timeout."""
         ...
 
+    def fill(self, messages_max: int, timeout_s: float) -> list[Message]:
+        """Return up to so many messages; waits for all of them as long as the timeout."""
+        ...
+
     def lag(self, positions: Positions) -> int:
         """Return how many messages lie between the positions and the ends that the log last told of."""
         ...

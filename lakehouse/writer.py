@@ -144,7 +144,7 @@ class Writer:
             self._hand_over()
             self._hear(IDLE_S)
             return False
-        messages = self._gathering.gather(self._share.poll)
+        messages = self._gathering.gather(self._share.poll, self._share.fill)
         began_s = self._busy_s()
         if messages:
             self._round(messages)

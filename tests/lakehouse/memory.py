@@ -185,6 +185,12 @@ class MemoryShare:
             self._clock.advance(timeout_s)
         return found
 
+    def fill(self, messages_max: int, timeout_s: float) -> list[Message]:
+        found = self._broker.read(self._at, messages_max)
+        if len(found) < messages_max:
+            self._clock.advance(timeout_s)
+        return found
+
     def lag(self, positions: Positions) -> int:
         return sum(len(self._broker.topics[topic_of(name)][number_of(name)]) - at for name, at in positions.items())
 
