@@ -16,7 +16,7 @@ LINGER_S: Final = 0.02
 BUSY_SHARE_MAX: Final = 0.5
 APART_MAX_S: Final = 1.0  # seconds; however busy, a row waits no longer than this for its round to begin
 CHUNK_MESSAGES: Final = 1_000  # messages of one poll; most are some KB
-ROUND_MESSAGES_MAX: Final = 20_000  # messages; bounds the planning time of a backlog's round to about a second
+ROUND_MESSAGES_MAX: Final = 8_192  # messages; bounds a round of tiny batches, each with a claim, to about a second
 # Bytes once decompressed; decode and checks hold about four copies, and a round that is written two: 0.2 GB at most.
 ROUND_RAW_BYTES_MAX: Final = 33_554_432
 

@@ -16,7 +16,7 @@ from lakehouse.positions import Positions, named, number_of, topic_of
 
 ANSWER_TIMEOUT_S: Final = 10.0  # seconds; a broker that restarts is back in about five
 FLUSH_TIMEOUT_S: Final = 30.0  # seconds; longer than a broker's restart, so that one does not abort a round
-READ_AHEAD_KIB: Final = 65_536  # KiB; what the client fetches while a round is written
+READ_AHEAD_KIB: Final = 32_768  # KiB; two rounds of a backlog: what is fetched while one is written
 CLIENT_LOG_LEVEL: Final = 3  # the client's own lines from errors on; what matters comes through the callback
 SILENT_POLLS_MAX: Final = 100  # polls without a message, together as long as the answer timeout
 POLL_MESSAGES_MAX: Final = 1_000  # messages of one read when a topic is read whole

@@ -62,6 +62,15 @@ def test_streams_that_are_compacted_answer_as_before(
         assert found.newest("telemetry", "nobody") is None
 
 
+@given(st.dictionaries(KEYS, RANGES, max_size=8), st.dictionaries(KEYS, RANGES, max_size=8), st.integers(1, 9))
+def test_how_many_names_are_put_in_order_at_once_changes_nothing(
+    below: dict[StreamKey, RangeSet], above: dict[StreamKey, RangeSet], at_once: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "GATHERED_AT_ONCE", at_once)
+        assert dict(Streams(Streams(columns_of(below), above).folded())) == below | above
+
+
 @given(st.dictionaries(KEYS, RANGES, max_size=8), st.dictionaries(KEYS, RANGES, max_size=8))
 def test_names_with_one_hash_are_two_streams(
     below: dict[StreamKey, RangeSet], above: dict[StreamKey, RangeSet]
