@@ -8,6 +8,7 @@
             counted against all versions of the table since, whoever made them.
 """
 
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from benchmarks.lake.ground import Ground, Tell, ground
 from benchmarks.lake.marks import Marks
 from benchmarks.lake.plots import panels
 from benchmarks.lake.send import Job, Sending
-from benchmarks.lake.small_files import EPOCH, ORIGIN, fill, metadata_versions
+from benchmarks.lake.small_files import EPOCH, ORIGIN, bare_mb_per_s_core, fill, metadata_versions
 from benchmarks.lake.tables import PASSING, TableWatch
 from benchmarks.lake.workers import MAINTENANCE, Sampler, Worker
 from benchmarks.result import RESULTS_DIR, Figures, Result, result
@@ -35,6 +36,7 @@ SHAPE_EVERY_S: Final = 1.0
 FIRST_MARK_WITHIN_S: Final = 120.0
 ACKNOWLEDGED_WITHIN_S: Final = 300.0
 POLL_S: Final = 0.1
+BARE_TIMES: Final = 5  # of what Arrow alone makes of such files on one core: no merge does better
 SECONDS_AHEAD: Final = 1_800.0  # of batches that are kept ready; the run ends before
 
 
@@ -86,6 +88,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         )
         try:
             table = watch.await_table()
+            bare = statistics.median(bare_mb_per_s_core(table, contract, sizes.file_rows) for _ in range(BARE_TIMES))
             size_bytes = fill(table, contract, sizes.files, sizes.file_rows, tell)
             sending = Sending(place, job)
             try:
@@ -104,6 +107,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     figures: Figures = {
         "compaction_mb_per_s_core": round(merged.size_bytes / 1e6 / merged.seconds / cores, 2),
         "retries_per_commit": round(merged.lost_tries / max(1, merged.commits), 3),
+        "bare_mb_per_s_core": round(bare, 2),
         "compaction_s": round(merged.seconds, 1),
         "live_events_acknowledged": acknowledged,
     }
@@ -113,6 +117,7 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         "sizes": msgspec.to_builtins(sizes),
         "merged": msgspec.to_builtins(merged),
         "cores_used": round(merged.cpu_s / merged.seconds, 2),
+        "bare": "as many rows by Arrow alone in one thread, in memory: read, sorted, written once",
         "retries": "metadata files that never became the table's, by versions of the table",
         "running": "the whole stack" if sizes.parts is None else sizes.parts,
     }
