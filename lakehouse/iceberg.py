@@ -41,7 +41,7 @@ from lakehouse.ports import Recovered
 from lakehouse.register import is_left_behind
 from lakehouse.schema import iceberg_schema
 from lakehouse.state import STATE_PROPERTY, Kept, Next, TableState, encode
-from lakehouse.state_files import StateReader
+from lakehouse.state_files import SharedStates
 from lakehouse.streams import Streams
 from lakehouse.tables import table_properties
 from lakehouse.transactions import LeanTransaction
@@ -60,8 +60,14 @@ _log = logging.getLogger(__name__)
 class IcebergTable:
     """One table. Not for use from two threads at once."""
 
-    def __init__(self, table: Table, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        table: Table,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        states: SharedStates | None = None,
+    ) -> None:
         self._table, self._monotonic_s = table, monotonic_s
+        self._states = states if states is not None else SharedStates()
         self._state_location: str | None = None
         self._layout: tuple[TableMetadata, Layout] | None = None
 
@@ -88,7 +94,8 @@ class IcebergTable:
             location = self._state_location = state_location(snapshot)
             if snapshot is None or location is None:
                 return Recovered(Kept(TableState(), None, Streams()), None)
-            return Recovered(StateReader().read(self._table.io, location), snapshot.snapshot_id)
+            kept = self._states.read(self._table.io, self._table.location(), location)
+            return Recovered(kept, snapshot.snapshot_id)
 
     def reload(self) -> None:
         """Take over a changed schema."""
@@ -186,6 +193,7 @@ class IcebergLake:
     def __init__(self, catalogs: tuple[CatalogConfig, ...]) -> None:
         self._configs = {config.name: config for config in catalogs}
         self._catalogs: dict[str, LakeCatalog] = {}
+        self._states = SharedStates()
         self._lock = threading.Lock()
 
     def open(self, contract: Contract) -> IcebergTable:
@@ -202,7 +210,7 @@ class IcebergLake:
             except NoSuchTableError:
                 table = _create(catalog, contract)
             follow(table, contract)
-        return IcebergTable(table)
+        return IcebergTable(table, states=self._states)
 
     def _catalog(self, name: str) -> LakeCatalog:
         """Return a catalog, opened at its first use: a database that is down at the start is waited for."""

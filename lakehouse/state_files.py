@@ -1,9 +1,11 @@
 """A table's state from its files, for those who write the table and those who read it."""
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from msgspec.structs import replace
 from pyiceberg.io import FileIO
 
 from lakehouse import streams
@@ -29,6 +31,29 @@ class StateReader:
         after = committed_after(self._kept, root, location) if self._kept is not None else None
         self._kept = after if after is not None else _whole(io, root, location)
         return self._kept
+
+
+class SharedStates:
+    """What both halves of a worker read: at a start they want the same states at the same time.
+
+    A state that one has read is kept until the other takes it, or until a newer one of the table is read.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reading: dict[str, threading.Lock] = {}
+        self._last: dict[str, Kept] = {}
+
+    def read(self, io: FileIO, table: str, location: str) -> Kept:
+        """Return the state of a table whose root lies there. Errors: StateError, and those of the store."""
+        with self._lock:
+            reading = self._reading.setdefault(table, threading.Lock())
+        with reading:  # of this table only: a store that does not answer keeps nobody else waiting
+            found = self._last.pop(table, None)
+            if found is None or found.location != location:
+                found = StateReader().read(io, location)
+                self._last[table] = replace(found, streams=found.streams.copy())
+            return found
 
 
 def files_of(root: TableState) -> tuple[str, ...]:

@@ -82,9 +82,8 @@ class Streams(Mapping[StreamKey, RangeSet]):
     def __init__(self, columns: Columns | None = None, changed: Mapping[StreamKey, RangeSet] | None = None) -> None:
         self.columns = columns if columns is not None else columns_of({})
         self.changed: dict[StreamKey, RangeSet] = dict(changed or {})
-        self._epochs: dict[tuple[str, str], set[int]] = {}
-        for key in self.changed:
-            self._epochs.setdefault(key[:2], set()).add(key.epoch)
+        self._epochs: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._note_epochs(self.changed)
 
     def __getitem__(self, key: StreamKey) -> RangeSet:
         found = self.changed.get(key)
@@ -109,8 +108,13 @@ class Streams(Mapping[StreamKey, RangeSet]):
     def take(self, changed: Mapping[StreamKey, RangeSet]) -> None:
         """Take over what a commit has changed."""
         self.changed |= changed
-        for key in changed:
-            self._epochs.setdefault(key[:2], set()).add(key.epoch)
+        self._note_epochs(changed)
+
+    def copy(self) -> "Streams":
+        """Return the same streams; what one of both takes over later is no news to the other."""
+        made = Streams(self.columns)
+        made.changed, made._epochs = dict(self.changed), dict(self._epochs)
+        return made
 
     def newest(self, contract: str, origin: str) -> tuple[int, RangeSet] | None:
         """Return the newest epoch of an origin and what is held of it; None for one that is unknown."""
@@ -125,6 +129,12 @@ class Streams(Mapping[StreamKey, RangeSet]):
         if not self.changed:
             return self.columns
         return _merged(self.columns, columns_of(self.changed))
+
+    def _note_epochs(self, changed: Iterable[StreamKey]) -> None:
+        for key in changed:
+            known = self._epochs.get(key[:2], ())
+            if key.epoch not in known:
+                self._epochs[key[:2]] = (*known, key.epoch)
 
     def _places(self, key: StreamKey) -> list[int]:
         return self.columns.places(key.contract, key.origin) if len(self.columns) else []

@@ -62,6 +62,24 @@ def test_streams_that_are_compacted_answer_as_before(
         assert found.newest("telemetry", "nobody") is None
 
 
+@given(*[st.dictionaries(KEYS, RANGES, max_size=5)] * 4)
+def test_of_two_copies_neither_hears_what_the_other_takes_over(
+    below: dict[StreamKey, RangeSet],
+    above: dict[StreamKey, RangeSet],
+    one: dict[StreamKey, RangeSet],
+    other: dict[StreamKey, RangeSet],
+) -> None:
+    first = Streams(columns_of(below), above)
+    second = first.copy()
+    first.take(one)
+    second.take(other)
+    for found, expected in ((first, below | above | one), (second, below | above | other)):
+        assert dict(found) == expected
+        for contract, origin, _ in expected:
+            newest = max(key.epoch for key in expected if key[:2] == (contract, origin))
+            assert found.newest(contract, origin) == (newest, expected[StreamKey(contract, origin, newest)])
+
+
 @given(st.dictionaries(KEYS, RANGES, max_size=8), st.dictionaries(KEYS, RANGES, max_size=8), st.integers(1, 9))
 def test_how_many_names_are_put_in_order_at_once_changes_nothing(
     below: dict[StreamKey, RangeSet], above: dict[StreamKey, RangeSet], at_once: int
