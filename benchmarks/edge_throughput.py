@@ -100,9 +100,8 @@ def _followed(agent: DeviceProcess, events: int) -> Run:
             seen.append((time.monotonic(), agent.cpu_s(), report))
             pss_mb = max(pss_mb, agent.pss_mb())
         if report is not None and observed == events:
-            warm = [one for one in seen if _observed(one[2]) >= events * WARM]
-            # The last report comes some time after the last event: the one before it is the end.
-            (start_s, start_cpu_s, first), (end_s, end_cpu_s, last) = warm[0], warm[-2]
+            start, end = span([_observed(said) for _, _, said in seen])
+            (start_s, start_cpu_s, first), (end_s, end_cpu_s, last) = seen[start], seen[end]
             taken = _observed(last) - _observed(first)
             kept = report.streams["telemetry"].kept
             return Run(taken / (end_s - start_s), taken / (end_cpu_s - start_cpu_s), pss_mb, 1.0 - kept / observed)
@@ -110,6 +109,24 @@ def _followed(agent: DeviceProcess, events: int) -> Run:
     raise OperatorMustActError(
         f"throughput: expected {events} events within {ENDS_WITHIN_S:.0f} s, found {agent.observed('telemetry')}"
     )
+
+
+def span(observed: list[int]) -> tuple[int, int]:
+    """Return between which two of the reports the rate is taken; each says how many events were observed by then.
+
+    The last report comes some time after the last event, so the one before it is the end. The start is the first that
+    is warm; of a run too short to have one before the end, the one before the end.
+
+    Raises:
+        OperatorMustActError: there are fewer than three reports.
+    """
+    end = len(observed) - 2
+    if end < 1:
+        raise OperatorMustActError(
+            f"throughput: expected at least three reports with more events each, found {observed}: take more events"
+        )
+    warm = next(place for place, count in enumerate(observed) if count >= observed[-1] * WARM)
+    return min(warm, end - 1), end
 
 
 def _observed(report: Report | None) -> int:

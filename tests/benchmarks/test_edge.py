@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import edge, edge_backlog, edge_plots, edge_reduction, edge_throughput
+from contracts.errors import OperatorMustActError
 
 
 def quiet(_text: str) -> None:
@@ -53,9 +54,21 @@ def test_less_leaves_than_came_and_no_anomaly_is_missed() -> None:
     assert set(how["by machines"]) == {"1", "4", "20"}
 
 
+def test_a_rate_is_taken_from_the_first_warm_report_to_the_last_before_the_end() -> None:
+    assert edge_throughput.span([10, 120, 500, 900, 1_000]) == (1, 3)
+    # The only warm reports are the last two: the rate is of what lies before them, never of no time.
+    assert edge_throughput.span([10, 950, 1_000]) == (0, 1)
+    assert edge_throughput.span([500, 950, 1_000]) == (0, 1)
+
+
+def test_a_run_of_too_few_reports_has_no_rate() -> None:
+    with pytest.raises(OperatorMustActError, match="take more events"):
+        edge_throughput.span([950, 1_000])
+
+
 @pytest.mark.stack
 def test_throughput_is_of_events_that_are_all_accounted_for() -> None:
-    figures, how = edge_throughput.measure(quiet, events=400_000, runs=1)
+    figures, how = edge_throughput.measure(quiet, events=800_000, runs=1)
     assert figures["events_per_s_core"] > 0
     assert 0.9 < how["dropped or aggregated"] < 0.95
 
