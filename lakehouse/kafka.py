@@ -17,6 +17,7 @@ from lakehouse.positions import Positions, named, number_of, topic_of
 ANSWER_TIMEOUT_S: Final = 10.0  # seconds; a broker that restarts is back in about five
 FLUSH_TIMEOUT_S: Final = 30.0  # seconds; longer than a broker's restart, so that one does not abort a round
 READ_AHEAD_KIB: Final = 32_768  # KiB; two rounds of a backlog: what is fetched while one is written
+READ_AHEAD_MESSAGES: Final = 16_384  # two rounds as well; small ones take the client more than their own bytes
 CLIENT_LOG_LEVEL: Final = 3  # the client's own lines from errors on; what matters comes through the callback
 SILENT_POLLS_MAX: Final = 100  # polls without a message, together as long as the answer timeout
 POLL_MESSAGES_MAX: Final = 1_000  # messages of one read when a topic is read whole
@@ -42,6 +43,7 @@ class KafkaLog:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
+            "queued.min.messages": READ_AHEAD_MESSAGES,
             "queued.max.messages.kbytes": READ_AHEAD_KIB,
             "fetch.wait.max.ms": 50,
             "fetch.error.backoff.ms": 50,
