@@ -7,10 +7,11 @@ from msgspec import Struct
 
 from contracts.ports import Clock
 from lakehouse.handover import Handover
+from lakehouse.heap import tidied
 from lakehouse.iceberg import COMMIT_WITHIN_S
 from lakehouse.ports import Fault, LakeTable, Step
 from lakehouse.settling import Account, Settled, settle
-from lakehouse.state import Kept, TableState, committed, following
+from lakehouse.state import Kept, TableState, committed, following, must_fold
 
 FILES_AGE_MAX_MS: Final = int(COMMIT_WITHIN_S * 1_000)  # what was written before that may have been swept
 
@@ -61,7 +62,8 @@ def commit(place: Place, heard: Sequence[Heard], logs: dict[str, str], clock: Cl
         held=tuple(settled.held.items()),
         ids=settled.ids,
     )
-    made, location = place.table.store(following(kept, root))  # Step 2.
+    with tidied(len(kept.streams.columns) if must_fold(kept.streams, settled.changed) else 0):
+        made, location = place.table.store(following(kept, root))  # Step 2.
     fault(Step.STATE_WRITTEN, place.contract)
     files = [file for one in settled.taken for file in one.files]
     snapshot_id = place.table.commit(files, location)  # Step 3.

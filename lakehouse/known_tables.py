@@ -13,12 +13,13 @@ from contracts.ranges import RangeSet
 from lakehouse.contract_feed import ContractFeed
 from lakehouse.errors import StoreUnavailableError, TableConflictError
 from lakehouse.handover import Claim
+from lakehouse.heap import tidied
 from lakehouse.layout import lacking
 from lakehouse.plan import TablePart, View
 from lakehouse.ports import Lake, LakeTable
 from lakehouse.positions import Positions, of_logs
 from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
-from lakehouse.state import compacted
+from lakehouse.state import must_fold
 from lakehouse.streams import StreamKey, Streams
 
 FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round looks by itself
@@ -115,7 +116,9 @@ class KnownTables:
         """Take over what a round accounts for, before its table does."""
         opened = self._tables[part.contract]
         opened.known.take(part.changed)
-        opened.known = compacted(opened.known)
+        if must_fold(opened.known):
+            with tidied(len(opened.known.columns)):
+                opened.known = Streams(opened.known.folded())
         self._ids.update(part.ids)
         for claim in part.held:
             self._held[claim.key] = ranges.union((*self._held.get(claim.key, ranges.EMPTY), *claim.ranges))

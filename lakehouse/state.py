@@ -11,7 +11,7 @@ So a commit costs the same with ten origins and with a million, and a start read
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -70,9 +70,8 @@ class Next(Struct, frozen=True):
 def following(before: Kept, root: TableState) -> Next:
     """Return what a commit writes that makes `root`, which has its own changes only, the next state."""
     streams, changed = before.streams, dict(root.changed)
-    grown = len(streams.changed.keys() | changed.keys())
     has_many = len(before.root.roots) >= ROOTS_MAX
-    if grown > _changed_max(streams) or (has_many and not len(streams.columns)):
+    if must_fold(streams, changed) or (has_many and not len(streams.columns)):
         return Next(root, Streams(streams.columns, {**streams.changed, **changed}).folded(), is_base=True)
     parts = before.root.parts
     if has_many:
@@ -82,9 +81,13 @@ def following(before: Kept, root: TableState) -> Next:
     return Next(replace(root, parts=parts, roots=roots), None, is_base=False)
 
 
-def compacted(streams: Streams) -> Streams:
-    """Return the same streams, in columns when many have changed: a dictionary of a million takes half a gigabyte."""
-    return Streams(streams.folded()) if len(streams.changed) > _changed_max(streams) else streams
+def must_fold(streams: Streams, changed: Collection[StreamKey] = ()) -> bool:
+    """Say whether so many have changed, these included, that all belong in columns.
+
+    A dictionary of a million takes half a gigabyte.
+    """
+    grown = len(streams.changed) + sum(key not in streams.changed for key in changed)
+    return grown > _changed_max(streams)
 
 
 def _changed_max(streams: Streams) -> int:
