@@ -2,7 +2,8 @@
 
 1. drain    only log, catalog and stores run. The log is filled with micro-batches of 200 events; then the ingest
             processes are started, one, and on a stack of its own two. The clock runs from the first one's being ready
-            until the last watermark is on its topic. DuckDB counts the rows of every origin afterwards.
+            until the last watermark is on its topic. DuckDB counts the rows of every origin afterwards. Several
+            times in turns: the figure is that of the median drain.
 2. origins  one batch of each of a million origins is drained; the process is killed and started again. The clock runs
             from the start of the process until it is ready, several times; memory is its largest proportional set
             size, from the first batch to the end of a flow of batches of known origins after the restarts.
@@ -38,6 +39,7 @@ class Sizes(Struct, frozen=True):
     batch_rows: int = 200
     origins: int = 1_000
     workers: tuple[int, ...] = (1, 2)
+    drains: int = 3
     drain_within_s: float = 3_600.0
     known_origins: int = 1_000_000
     known_within_s: float = 3_600.0
@@ -46,7 +48,9 @@ class Sizes(Struct, frozen=True):
 
 
 FULL: Final = Sizes()
-QUICK: Final = Sizes(events=400_000, origins=20, workers=(1,), known_origins=2_000, restarts=1, flow_batches=200)
+QUICK: Final = Sizes(
+    events=400_000, origins=20, workers=(1,), drains=1, known_origins=2_000, restarts=1, flow_batches=200
+)
 
 
 class Drained(Struct, frozen=True):
@@ -67,7 +71,8 @@ class Drained(Struct, frozen=True):
 
 def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
     """Measure both."""
-    drains = [_drain(count, sizes, tell) for count in sizes.workers]
+    every = [_drain(count, sizes, tell) for _ in range(sizes.drains) for count in sizes.workers]
+    drains = [_median(count, every) for count in sizes.workers]
     figures: Figures = {}
     for drained in drains:
         suffix = {1: "_one", 2: ""}.get(drained.workers, f"_{drained.workers}")
@@ -87,10 +92,20 @@ def run(tell: Tell, sizes: Sizes = FULL, folder: Path = RESULTS_DIR) -> Result:
         "batch": f"codec 1, {sizes.batch_rows} events of 8 columns",
         "bytes_per_event": round(drains[0].filled.size_bytes / drains[0].events, 1),
         "drains": [msgspec.to_builtins(drained) for drained in drains],
+        "every_drain_events_per_s": {
+            str(count): [round(drained.events_per_s) for drained in every if drained.workers == count]
+            for count in sizes.workers
+        },
         "judged": "DuckDB: rows, smallest, largest and sum of seq of every origin",
         "origins": origins_how,
     }
     return result(NAME, how, figures)
+
+
+def _median(workers: int, drains: list[Drained]) -> Drained:
+    """Return the drain with so many workers that took the median time, the slower of two."""
+    found = sorted((one for one in drains if one.workers == workers), key=lambda one: one.events_per_s)
+    return found[(len(found) - 1) // 2]
 
 
 def _drain(workers: int, sizes: Sizes, tell: Tell) -> Drained:
