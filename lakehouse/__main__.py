@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lakehouse.config import LakeConfig
 from lakehouse.iceberg import IcebergLake
-from lakehouse.kafka import KafkaLog
+from lakehouse.kafka.log import KafkaLog
 from lakehouse.process import WallClock, serve, shown
 from lakehouse.status import IngestStatus
 from lakehouse.worker import Worker

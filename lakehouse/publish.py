@@ -10,7 +10,8 @@ from contracts.errors import ContractError
 from contracts.topics import CONTRACTS
 from lakehouse.checks import require_checkable
 from lakehouse.errors import LogUnavailableError
-from lakehouse.kafka import FLUSH_TIMEOUT_S, KafkaLog, producer
+from lakehouse.kafka.log import KafkaLog
+from lakehouse.kafka.publisher import FLUSH_TIMEOUT_S, producer
 from lakehouse.registry import CONTRACT_PREFIX, contract_key, dictionary_key
 
 

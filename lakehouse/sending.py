@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from contracts.topics import BATCHES, ORIGIN_HEADER
 from lakehouse.errors import LogUnavailableError
-from lakehouse.kafka import FLUSH_TIMEOUT_S, producer
+from lakehouse.kafka.publisher import FLUSH_TIMEOUT_S, producer
 
 QUEUE_WAIT_S = 1.0  # seconds between two looks whether a full queue has room again
 

@@ -137,7 +137,7 @@ def rebuild(
     port_base: PortBase = None,
 ) -> None:
     """Make a contract's table anew; readers see the old one or the new one, and ingest goes on from it."""
-    from lakehouse.kafka import KafkaLog
+    from lakehouse.kafka.log import KafkaLog
     from lakehouse.process import WallClock
     from lakehouse.rebuild import Rebuild, Source
 
@@ -209,7 +209,7 @@ def _acknowledged(endpoints: "Endpoints") -> frozenset[int]:
     from contracts.errors import RetrySafeError
     from contracts.topics import WATERMARKS
     from contracts.watermark import decode_watermark
-    from lakehouse.kafka import KafkaLog
+    from lakehouse.kafka.log import KafkaLog
 
     topic = KafkaLog(endpoints.kafka.bootstrap).follow(WATERMARKS)
     try:

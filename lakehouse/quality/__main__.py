@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from contracts.topics import CONTRACTS
 from lakehouse.catalog import open_catalog
-from lakehouse.kafka import KafkaLog
+from lakehouse.kafka.log import KafkaLog
 from lakehouse.process import WallClock, beside, serve, shown
 from lakehouse.quality.config import QualityConfig
 from lakehouse.quality.engine import Engine

@@ -12,7 +12,7 @@ from contracts import topics
 from contracts.topics import KAFKA_TOPICS
 from contracts.watermark import decode_watermark
 from lakehouse.catalog import open_catalog
-from lakehouse.kafka import KafkaLog
+from lakehouse.kafka.log import KafkaLog
 from lakehouse.process import WallClock
 from lakehouse.publish import publish_contracts
 from lakehouse.rebuild import Rebuild, Source

@@ -6,7 +6,8 @@ import pytest
 
 from contracts import topics
 from lakehouse.errors import ShareTakenError
-from lakehouse.kafka import KafkaLog, KafkaShare
+from lakehouse.kafka.log import KafkaLog
+from lakehouse.kafka.share import KafkaShare
 from tests.lakehouse.frames import CONTRACTS, frame, telemetry
 from tests.lakehouse.plant import Plant
 from tests.waiting import eventually

@@ -1,0 +1,1 @@
+"""The log behind the `Log` port: Kafka through confluent-kafka."""
