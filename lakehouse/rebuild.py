@@ -18,47 +18,40 @@ it. The old files stay where they are.
 """
 
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from typing import Final
 from uuid import uuid4
 
-import numpy as np
 import pyarrow as pa
 from msgspec import Struct
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
 from pyiceberg.io.pyarrow import PyArrowFileIO
-from pyiceberg.table.metadata import TableMetadata
 
-from contracts import decisions, microbatch, ranges
-from contracts.contract import SEQ_COLUMN, Contract
-from contracts.errors import BatchError, OperatorMustActError
+from contracts import microbatch
+from contracts.contract import Contract
+from contracts.errors import BatchError
 from contracts.ports import Clock
-from contracts.ranges import RangeSet
 from contracts.topics import BATCHES, CONTRACTS, DECISIONS
+from lakehouse.accounted import Accounted
 from lakehouse.catalog import LakeCatalog
-from lakehouse.errors import BrokenTableError, CommitConflictError, ForeignTableError, TableConflictError
+from lakehouse.errors import BrokenTableError, CommitConflictError, TableConflictError
 from lakehouse.evolution import first_columns, follow, layout_of, renumbered
-from lakehouse.foreign import UNREADABLE, ForeignTable
-from lakehouse.iceberg import IcebergTable, state_location
+from lakehouse.iceberg import IcebergTable
 from lakehouse.layout import COLUMNS_PROPERTY, encode_columns
 from lakehouse.maintenance.erasures import Erasures
-from lakehouse.metadata_files import files_in, read_metadata
+from lakehouse.old_table import OldTable, find_old, rows_of
 from lakehouse.plan import View, plan
 from lakehouse.ports import Log, Message
 from lakehouse.positions import Positions
-from lakehouse.register import default_location, file_io, find
+from lakehouse.register import default_location, file_io
 from lakehouse.registry import Registry
-from lakehouse.replays import is_put_back, numbers_of, replay_origin
+from lakehouse.replays import is_put_back
 from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
-from lakehouse.salvage import loose_rows, outside, runs
 from lakehouse.schema import iceberg_schema
 from lakehouse.settling import DECISION_IDS_MAX
-from lakehouse.state import Kept, Next, TableState
-from lakehouse.state_files import StateReader
-from lakehouse.streams import StreamKey, Streams
-from lakehouse.swap import create_beside, pointer_of, swap
+from lakehouse.state import Next, TableState
+from lakehouse.swap import create_beside, swap
 from lakehouse.tables import CONTRACT_PROPERTY, table_properties
 
 SUFFIX: Final = "__rebuild"  # of the name that the new table has until it takes the old one's
@@ -91,15 +84,6 @@ class Rebuilt(Struct, frozen=True):
     rows_erased: int = 0
 
 
-class _Old(Struct, frozen=True):
-    """What there is of the old table: where its name points (None: nowhere), its newest metadata and its state."""
-
-    pointer: str | None
-    location: str
-    metadata: TableMetadata | None
-    state: Kept
-
-
 class Rebuild:
     """One rebuild of one table. Not for use from two threads at once."""
 
@@ -118,9 +102,7 @@ class Rebuild:
         self._logs = log.identities((BATCHES, DECISIONS))
         self._batches = log.follow(self._topic)
         self._decisions: tuple[bytes, ...] = ()  # ids of those that came from the log
-        self._known: dict[StreamKey, RangeSet] = {}
-        self._rows: dict[tuple[str, int], RangeSet] = {}  # of an origin and epoch, which have a row
-        self._ids: set[str] = set()  # of decisions that have a row; ingest remembers only the newest
+        self._accounted = Accounted(contract_id)
         self._broken: list[BrokenTableError] = []
 
     def run(self, source: Source, accept_loss: bool = False) -> Rebuilt:
@@ -130,7 +112,7 @@ class Rebuild:
         """
         if source is Source.LOG and self._contract.id == QUARANTINE:
             raise TableConflictError("table quarantine: it has refused rows of every stream: rebuild it from files")
-        old = self._old()
+        old = find_old(self._catalog, self._contract.table)
         table = self._create(old)
         from_files = self._copy(table, old) if source is Source.FILES else 0  # Step 1.
         self._follow(table)
@@ -139,7 +121,7 @@ class Rebuild:
         for _ in range(SWAP_TRIES_MAX):
             added, at = self._replay(table, at)  # Steps 2 and 3.
             from_log += added
-            old = self._old()
+            old = find_old(self._catalog, self._contract.table)
             unexplained = self._commit_state(table, old)  # Step 4.
             if unexplained and source is Source.LOG and not accept_loss:
                 raise TableConflictError(
@@ -159,7 +141,7 @@ class Rebuild:
         """Release the connection to the log."""
         self._batches.close()
 
-    def _create(self, old: _Old) -> IcebergTable:
+    def _create(self, old: OldTable) -> IcebergTable:
         name, location = f"{self._contract.table}{SUFFIX}", default_location(self._catalog, self._contract.table)
         with suppress(NamespaceAlreadyExistsError):
             self._catalog.create_namespace(self._contract.namespace)
@@ -186,89 +168,23 @@ class Rebuild:
             follow(table.table, version, leave=frozenset({CONTRACT_PROPERTY}))
         table.reload()
 
-    def _old(self) -> _Old:
-        pointer = pointer_of(self._catalog, self._contract.table)
-        location = default_location(self._catalog, self._contract.table)
-        try:
-            newest = pointer or find(self._io, location)[0]
-            document = read_metadata(self._io, newest)
-            metadata = ForeignTable(newest, self._io).metadata
-            return _Old(pointer, str(document.get("location", location)), metadata, self._state_of(metadata))
-        except ForeignTableError as error:
-            _log.warning("table %s: its metadata is not used: %s", self._contract.table, error)
-            return _Old(pointer, location, None, Kept(TableState(), None, Streams()))
-
-    def _state_of(self, metadata: TableMetadata) -> Kept:
-        """Return the newest readable state of a table."""
-        for snapshot in reversed(metadata.snapshots):
-            if (path := state_location(snapshot)) is not None:
-                try:
-                    return StateReader().read(self._io, path)
-                except UNREADABLE as error:
-                    _log.warning("state %s is not used: %s", path, error)
-        return Kept(TableState(), None, Streams())
-
-    def _copy(self, table: IcebergTable, old: _Old) -> int:
+    def _copy(self, table: IcebergTable, old: OldTable) -> int:
         count = 0
-        for rows in self._file_rows(old):
-            fresh = rows.filter(pa.array(self._claim(rows)))
+        for rows in rows_of(self._io, old, self._contract, self._broken):
+            fresh = rows.filter(pa.array(self._accounted.claim(rows)))
             if self._contract.id == DECISIONS_TABLE:
-                self._ids.update(fresh["decision_id"].to_pylist())
+                self._accounted.note_decisions(fresh)
             if fresh.num_rows:
-                self._note_rows(fresh)
+                self._accounted.note_rows(fresh)
                 # By their names: the ids that they carry are those of the table before.
                 named = pa.table(fresh.columns, names=fresh.column_names)
                 count += self._add(table, named, TableState())
         if self._contract.id == DECISIONS_TABLE:
-            self._known = {}  # they are told apart by their ids; their offsets are no stream of a device
+            self._accounted.known = {}  # they are told apart by their ids; their offsets are no stream of a device
         elif old.metadata is not None and not self._broken:
             # Nothing is missing, so what has no row was dropped, refused or erased: the log must not bring it back.
-            self._known = {
-                key: ranges.union((*self._known.get(key, ()), *has))
-                for key, has in {**self._known, **old.state.streams}.items()
-            }
+            self._accounted.known = self._accounted.together(dict(old.state.streams))
         return count
-
-    def _file_rows(self, old: _Old) -> Iterator[pa.Table]:
-        if old.metadata is not None:
-            try:
-                yield from ForeignTable.of(old.metadata, old.pointer or old.location, self._io).tables(self._broken)
-                return
-            except BrokenTableError as error:  # of the manifests: nothing was yielded
-                self._broken.append(error)
-        try:
-            names = sorted(name for name in files_in(self._io, f"{old.location}/data") if name.endswith(".parquet"))
-        except BrokenTableError as error:
-            self._broken.append(error)
-            return
-        by_id = old.metadata is not None
-        schema = iceberg_schema(self._contract) if old.metadata is None else old.metadata.schema()
-        for name in names:
-            try:
-                rows, left_out = loose_rows(self._io, f"{old.location}/data/{name}", schema, by_id)
-            except BrokenTableError as error:
-                self._broken.append(error)
-                continue
-            if left_out:
-                self._broken.append(BrokenTableError(f"file {name}: columns left out: {', '.join(left_out)}"))
-            yield rows
-
-    def _claim(self, rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Return which rows are new, and account for them."""
-        origin = rows["origin"].combine_chunks().dictionary_encode()
-        epoch, seq = np.asarray(rows["epoch"]), np.asarray(rows[SEQ_COLUMN])
-        codes = origin.indices.to_numpy(zero_copy_only=False)
-        fresh = np.zeros(len(seq), dtype=np.bool_)
-        for code, at_epoch in {
-            (int(c), int(e)) for c, e in zip(*np.unique(np.stack([codes, epoch]), axis=1), strict=True)
-        }:
-            own = np.flatnonzero((codes == code) & (epoch == at_epoch))
-            numbers, first = np.unique(seq[own], return_index=True)
-            key = StreamKey(self._contract.id, origin.dictionary[code].as_py(), at_epoch)
-            held = self._known.get(key, ranges.EMPTY)
-            fresh[own[first[outside(numbers, held)]]] = True
-            self._known[key] = ranges.union((*held, *runs(numbers)))
-        return fresh
 
     def _replay(self, table: IcebergTable, at: Positions) -> tuple[int, Positions]:
         """Read the log up to its present end; return the rows added and the position reached."""
@@ -282,26 +198,12 @@ class Rebuild:
             put_back = {m.source: m for m in ours if m.topic == BATCHES and is_put_back(m.value or b"")}
             count += self._take([m for m in ours if m.source not in put_back], table, at)
             # Only now: what was refused once may have come with its own batch, by the contract of today.
-            count += self._take([m for m in put_back.values() if not self._has(m)], table, at)
+            count += self._take([m for m in put_back.values() if not self._accounted.has(m)], table, at)
         return count, at
-
-    def _has(self, message: Message) -> bool:
-        """Whether a row that was put back is there already; it is accounted for then, as ingest would have."""
-        header, origin = microbatch.parse(message.value or b"")[0], message.origin or ""
-        own = self._rows.get((origin, header.epoch), ranges.EMPTY)
-        if not ranges.covers(own, header.first_seq, header.end_seq):
-            return False
-        key = StreamKey(self._contract.id, replay_origin(origin), header.epoch)
-        self._known[key] = ranges.add(self._known.get(key, ranges.EMPTY), header.first_seq, header.end_seq)
-        return True
-
-    def _note_rows(self, rows: pa.Table) -> None:
-        for (origin, epoch), numbers in numbers_of(rows).items():
-            self._rows[origin, epoch] = ranges.union((*self._rows.get((origin, epoch), ()), *runs(numbers)))
 
     def _is_ours(self, message: Message) -> bool:
         if message.topic == DECISIONS:
-            return self._is_new_decision(message)
+            return self._accounted.is_new_decision(message)
         try:
             fingerprint = microbatch.parse(message.value or b"")[0].fingerprint
         except BatchError:
@@ -309,21 +211,12 @@ class Rebuild:
         contract = self._registry.fingerprints.get(fingerprint)
         return contract is not None and contract.id == self._contract.id
 
-    def _is_new_decision(self, message: Message) -> bool:
-        try:
-            found = decisions.decode(message.value or b"").id
-        except OperatorMustActError:
-            return False
-        new = found not in self._ids
-        self._ids.add(found)
-        return new
-
     def _take(self, messages: list[Message], table: IcebergTable, at: Positions) -> int:
         """Add rows of messages as ingest would. What it refuses is in the quarantine or among the dead already."""
         name = self._contract.id
         view = View(
             registry=self._registry,
-            known={QUARANTINE: {}, name: self._known},
+            known={QUARANTINE: {}, name: self._accounted.known},
             held={},
             ids=frozenset(),
             begins=at,
@@ -332,11 +225,11 @@ class Rebuild:
         count = 0
         for part in plan(messages, view, self._clock.now_ms()).parts:
             if part.contract == name:
-                self._known |= part.changed
+                self._accounted.known |= part.changed
                 self._decisions += part.ids
                 if part.rows is not None:
                     count = self._add(table, part.rows, TableState())
-                    self._note_rows(part.rows)
+                    self._accounted.note_rows(part.rows)
         return count
 
     def _add(self, table: IcebergTable, rows: pa.Table | None, root: TableState) -> int:
@@ -347,21 +240,13 @@ class Rebuild:
         table.commit(files, location)
         return 0 if kept is None else kept.num_rows
 
-    def _commit_state(self, table: IcebergTable, old: _Old) -> dict[str, int]:
+    def _commit_state(self, table: IcebergTable, old: OldTable) -> dict[str, int]:
         before, root = dict(old.state.streams), old.state.root
-        found = {
-            key: ranges.union((*self._known.get(key, ()), *before.get(key, ()))) for key in {*self._known, *before}
-        }
+        found = self._accounted.together(before)
         ids = tuple(dict.fromkeys((*root.ids, *self._decisions)))[-DECISION_IDS_MAX:]
         # No floors: this table is complete, and says nothing about what the others have.
         self._add(table, None, TableState(tuple(found.items()), {}, root.heard, root.logs | self._logs, root.held, ids))
-        unexplained: dict[str, int] = {}
-        for key, has in before.items():
-            own = self._known.get(key, ranges.EMPTY)
-            gone = sum(ranges.size(ranges.missing(own, *part)) for part in has)
-            if gone and key.contract == self._contract.id:
-                unexplained[key.origin] = unexplained.get(key.origin, 0) + gone
-        return unexplained
+        return self._accounted.unexplained(before)
 
 
 def _whole(log: Log, topic: str) -> list[Message]:
