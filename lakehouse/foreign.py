@@ -23,7 +23,7 @@ from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.exceptions import ResolveError
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, PyArrowFile, PyArrowFileIO, pyarrow_to_schema, schema_to_pyarrow
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import FileScanTask, Table
@@ -32,11 +32,9 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import NestedField
 
 from lakehouse.errors import BrokenTableError, UnsupportedTableError
+from lakehouse.foreign_limits import check_file, check_metadata
 from lakehouse.metadata_files import candidates_in, newest, read_metadata
 
-FORMAT_VERSIONS: Final = (1, 2, 3)
-# Types whose values the library cannot return, or returns with less precision than they have.
-UNREADABLE_TYPES: Final = ("variant", "geometry", "geography", "unknown", "timestamp_ns", "timestamptz_ns")
 METADATA_ENDING: Final = ".metadata.json"
 # What opening and decoding of files of another writer may raise: none of them says anything about our own process.
 UNREADABLE: Final = (OSError, pa.ArrowException, ResolveError, ValueError, TypeError, KeyError, IndexError, EOFError)
@@ -143,7 +141,7 @@ class ForeignTable:
                 "an older metadata file"
             ) from error
         for one in found:
-            _check_file(one.file)
+            check_file(one.file)
         return found
 
     def _rows(self, data: Live, deletes: list[Live]) -> pa.Table:
@@ -245,38 +243,6 @@ def open_foreign(location: str, properties: dict[str, str], root: str = "") -> F
     return ForeignTable(newest(found).location, io)
 
 
-def check_metadata(location: str, document: Mapping[str, Any]) -> None:
-    """Raise UnsupportedTableError for what the library would read wrongly or without a word. Pure.
-
-    Raises BrokenTableError when the document is no table metadata at all.
-    """
-    try:
-        reason = next(_unsupported(document), None)
-    except (TypeError, AttributeError, RecursionError) as error:
-        raise BrokenTableError(f"metadata file {location}: expected Iceberg table metadata: {error}") from error
-    if reason is not None:
-        raise UnsupportedTableError(f"{location}: {reason}")
-
-
-def _unsupported(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is not supported, and what to do about it."""
-    version = document.get("format-version")
-    if version not in FORMAT_VERSIONS:
-        yield f"expected format version {', '.join(map(str, FORMAT_VERSIONS))}, found {version}: rewrite the table"
-    if document.get("encryption-keys") or any("key-id" in one for one in document.get("snapshots", ())):
-        yield "the table is encrypted: read it with the engine that has its keys"
-    if any("manifest-list" not in one for one in document.get("snapshots", ())):
-        yield "a snapshot names manifests without a list: rewrite the table as version 2"
-    for spec in document.get("partition-specs", ()):
-        for field in spec.get("fields", ()):
-            if "source-id" not in field:
-                yield f"partition {field.get('name')} is of several columns: rewrite the table with another partition"
-    for schema in document.get("schemas") or [document.get("schema", {})]:
-        for name, kind in _types("", schema):
-            if kind.partition("(")[0] in UNREADABLE_TYPES:
-                yield f"column {name} is {kind}, which is not read: write the table anew without it"
-
-
 def matches(rows: pa.Table, keys: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return which rows equal one of the keys in all columns; both have the same columns, and nulls are equal."""
     codes = np.zeros(len(rows) + len(keys), dtype=np.int64)
@@ -298,23 +264,3 @@ def _applies(delete: Live, data: Live, everywhere: bool) -> bool:
     if equality and everywhere:
         return True
     return delete.file.spec_id == data.file.spec_id and delete.file.partition == data.file.partition
-
-
-def _check_file(file: DataFile) -> None:
-    if file.file_format != FileFormat.PARQUET:
-        kind = "deletion vectors" if file.file_format == FileFormat.PUFFIN else f"{file.file_format.value} files"
-        raise UnsupportedTableError(f"file {file.file_path}: expected Parquet, found {kind}: compact the table")
-    if file.content == DataFileContent.EQUALITY_DELETES and not file.equality_ids:
-        raise UnsupportedTableError(f"file {file.file_path}: an equality delete names no column to compare")
-
-
-def _types(prefix: str, kind: Any) -> Iterator[tuple[str, str]]:
-    """Yield the path and the type of every primitive of a schema's JSON."""
-    if not isinstance(kind, Mapping):
-        yield prefix.lstrip("."), str(kind)
-        return
-    for field in kind.get("fields", ()):
-        yield from _types(f"{prefix}.{field.get('name')}", field.get("type"))
-    for part in ("element", "key", "value"):
-        if part in kind:
-            yield from _types(f"{prefix}.{part}", kind[part])

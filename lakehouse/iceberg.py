@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from contracts.contract import Contract
 from lakehouse import streams
 from lakehouse.catalog import LakeCatalog, open_catalog
+from lakehouse.column_plan import first_columns
 from lakehouse.config import CatalogConfig
 from lakehouse.data_files import file_of, form_of, write_rows
 from lakehouse.errors import (
@@ -33,7 +34,7 @@ from lakehouse.errors import (
     StoreUnavailableError,
     TableConflictError,
 )
-from lakehouse.evolution import first_columns, follow, layout_of
+from lakehouse.evolution import follow, layout_of
 from lakehouse.expiry import expire_within
 from lakehouse.handover import DataFileForm
 from lakehouse.layout import COLUMNS_PROPERTY, Layout, encode_columns

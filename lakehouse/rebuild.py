@@ -35,8 +35,9 @@ from contracts.ports import Clock
 from contracts.topics import BATCHES, CONTRACTS, DECISIONS
 from lakehouse.accounted import Accounted
 from lakehouse.catalog import LakeCatalog
+from lakehouse.column_plan import first_columns, renumbered
 from lakehouse.errors import BrokenTableError, CommitConflictError, TableConflictError
-from lakehouse.evolution import first_columns, follow, layout_of, renumbered
+from lakehouse.evolution import follow, layout_of
 from lakehouse.iceberg import IcebergTable
 from lakehouse.layout import COLUMNS_PROPERTY, encode_columns
 from lakehouse.maintenance.erasures import Erasures

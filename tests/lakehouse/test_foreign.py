@@ -23,7 +23,8 @@ from pyiceberg.types import LongType, StringType
 
 from infra.setup.paths import repo_root
 from lakehouse.errors import BrokenTableError, ForeignTableError, UnsupportedTableError
-from lakehouse.foreign import FORMAT_VERSIONS, UNREADABLE_TYPES, check_metadata, matches, open_foreign
+from lakehouse.foreign import matches, open_foreign
+from lakehouse.foreign_limits import FORMAT_VERSIONS, UNREADABLE_TYPES, check_metadata
 from tests.lakehouse.foreign_tables import (
     POSITION_IDS,
     ROWS,
