@@ -30,10 +30,11 @@ from lakehouse.errors import RowCountError
 from lakehouse.evolution import layout_of
 from lakehouse.history import buckets, by_bucket, history_spec, subject_id
 from lakehouse.landing import backfilled
+from lakehouse.maintenance.change import Change
 from lakehouse.maintenance.listing import Manifests, live_files
 from lakehouse.maintenance.merging import File, Group, Part, plan
 from lakehouse.maintenance.reading import read_files
-from lakehouse.maintenance.replacing import Change, Fault, no_fault, replace_files
+from lakehouse.maintenance.replacing import Fault, no_fault, replace_files
 from lakehouse.maintenance.sorting import sorted_order
 from lakehouse.schema import arrow_schema
 from lakehouse.status import TableFigures

@@ -39,10 +39,11 @@ from pyiceberg.table.update import (
 from contracts.ports import Clock
 from lakehouse.errors import CommitConflictError
 from lakehouse.iceberg import state_snapshot
+from lakehouse.maintenance.change import Change
 from lakehouse.maintenance.listing import Manifests, check_content
 from lakehouse.maintenance.removal import count_rows, holding, remove_rows
 from lakehouse.maintenance.removals import ERASURE, Removal, note_removal, subject_hash
-from lakehouse.maintenance.replacing import Change, replace_files
+from lakehouse.maintenance.replacing import replace_files
 from lakehouse.maintenance.subjects import About, Subject, rule_of
 from lakehouse.maintenance.verification import Found, names_subject, remove_unneeded, verify
 from lakehouse.tables import CONTRACT_PROPERTY

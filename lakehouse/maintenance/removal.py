@@ -21,9 +21,10 @@ from pyiceberg.table import Table
 
 from lakehouse.data_files import store
 from lakehouse.errors import CommitConflictError
+from lakehouse.maintenance.change import Change
 from lakehouse.maintenance.listing import Manifests, live_files
 from lakehouse.maintenance.reading import read_files
-from lakehouse.maintenance.replacing import Change, Fault, no_fault, replace_files
+from lakehouse.maintenance.replacing import Fault, no_fault, replace_files
 
 BATCH_BYTES_MAX: Final = 134_217_728  # bytes compressed of one commit; a few seconds' work, lost if its inputs go
 # Looks in a row that may find rows without an end: a merge takes its inputs seconds before it commits, so ten looks

@@ -18,8 +18,9 @@ from pyiceberg.table import Table
 from pyiceberg.types import BooleanType, LongType, NestedField, StringType, TimestamptzType
 
 from lakehouse.data_files import write_rows
+from lakehouse.maintenance.change import Change
 from lakehouse.maintenance.listing import Manifests
-from lakehouse.maintenance.replacing import Change, replace_files
+from lakehouse.maintenance.replacing import replace_files
 from lakehouse.tables import CONTRACT_PROPERTY, SORT_PROPERTY
 
 NAMESPACE: Final = "ops"

@@ -9,10 +9,11 @@ from lakehouse.errors import CommitConflictError, CommitOutcomeUnknownError, Del
 from lakehouse.expiry import SNAPSHOTS_KEPT
 from lakehouse.history import ensure_history
 from lakehouse.iceberg import state_location, state_snapshot
-from lakehouse.maintenance import merging, replacing
+from lakehouse.maintenance import change, merging
+from lakehouse.maintenance.change import Change
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.listing import Manifests, live_files
-from lakehouse.maintenance.replacing import REPLACE_TRIES_MAX, REPLACE_WITHIN_S, Change, Point, replace_files
+from lakehouse.maintenance.replacing import REPLACE_TRIES_MAX, REPLACE_WITHIN_S, Point, replace_files
 from lakehouse.maintenance.sweep import references, sweep
 from tests.lakehouse.frames import clicks
 from tests.lakehouse.shelf import Shelf
@@ -156,7 +157,7 @@ def test_a_snapshot_says_what_it_did_and_counts_right(shelf: Shelf) -> None:
 
 
 def test_many_manifests_become_few(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacing, "MANIFESTS_MAX", 4)
+    monkeypatch.setattr(change, "MANIFESTS_MAX", 4)
     with shelf.load().transaction() as transaction:
         transaction.set_properties({"commit.manifest-merge.enabled": "false"})
     shelf.fill(8, first=COMMITS)
