@@ -122,8 +122,8 @@ class Log(Protocol):
         """Return a reader of a whole topic."""
         ...
 
-    def share(self, group: str, topics: Iterable[str]) -> Share:
-        """Join a group."""
+    def share(self, group: str, topics: Iterable[str], in_rounds: bool = False) -> Share:
+        """Join a group. `in_rounds`: messages are taken many at once, so one may come a little later for that."""
         ...
 
     def publisher(self) -> Publisher:

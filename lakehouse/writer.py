@@ -82,7 +82,7 @@ class Writer:
         self._name, self._clock, self._fault = name, clock, fault
         self._pool, self._status = pool, status
         self._log = log
-        self._share = log.share(GROUP, TOPICS)
+        self._share = log.share(GROUP, TOPICS, in_rounds=True)
         self._answers = log.follow(SETTLEMENTS)
         self._publisher = log.publisher()
         self._gathering = Gathering(clock, commit_interval_ms / 1_000)

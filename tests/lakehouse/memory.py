@@ -119,7 +119,7 @@ class MemoryLog:
     def follow(self, topic: str) -> "MemoryFollower":
         return MemoryFollower(self._broker, self._clock, topic)
 
-    def share(self, group: str, topics: Iterable[str]) -> "MemoryShare":
+    def share(self, group: str, topics: Iterable[str], in_rounds: bool = False) -> "MemoryShare":
         return MemoryShare(self._broker, self._clock, group, tuple(topics))
 
     def publisher(self) -> "MemoryPublisher":
