@@ -48,19 +48,21 @@ def read_file(table: Table, file: DataFile, columns: pa.Schema) -> pa.Table:
     """Return a file's rows in the given columns."""
     with table.io.new_input(file.file_path).open(seekable=False) as stream:
         stored = pq.ParquetFile(pa.BufferReader(stream.read()))
-        places = {_id(field): at for at, field in enumerate(stored.schema_arrow)}
-        if None in places:  # written by somebody who names columns only: the table's name mapping decides
+        own = stored.schema_arrow  # made anew at every look, which for all columns takes longer than to read one
+        names = {_id(field): field.name for field in own}
+        if None in names:  # written by somebody who names columns only: the table's name mapping decides
             scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
             rows = scan.to_table([FileScanTask(file)])
             return pa.table([rows.column(field.name).cast(field.type) for field in columns], schema=columns)
-        names = [stored.schema_arrow.field(places[_id(f)]).name for f in columns if _id(f) in places]
-        rows = stored.read(columns=names, use_threads=False)
+        wanted = [(_id(field), field.type) for field in columns]
+        rows = stored.read(columns=[names[field] for field, _ in wanted if field in names], use_threads=False)
     found = {_id(field): rows.column(at) for at, field in enumerate(rows.schema)}
-    arrays = [
-        found[_id(field)].cast(field.type) if _id(field) in found else pa.nulls(len(rows), field.type)
-        for field in columns
-    ]
+    arrays = [_as(found[field], kind) if field in found else pa.nulls(len(rows), kind) for field, kind in wanted]
     return pa.Table.from_arrays(arrays, schema=columns)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
 
 
 def _id(field: pa.Field) -> bytes | None:
