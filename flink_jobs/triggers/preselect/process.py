@@ -40,6 +40,10 @@ CONTROL_RECORDS_MAX: Final = 500  # records of the compacted topics per round, s
 CATCH_UP_TIMEOUT_S: Final = 60.0  # reading both compacted topics takes well under a second each
 FLUSH_TIMEOUT_S: Final = 30.0  # as long as the producer itself goes on trying
 LINGER_MS: Final = 2  # lets the messages of one round share a request
+# A fetch is answered once so much has come, or so much later. One that is answered at once brings a single message, and
+# 500 batches a second were as many fetches and rounds.
+FETCH_BYTES_MIN: Final = 65_536
+FETCH_WAIT_MS: Final = 10
 
 Followed: Final = (topics.RULES, topics.CONTRACTS)
 
@@ -172,7 +176,8 @@ def _data_settings(bootstrap: str, instance: str) -> dict[str, str | int | bool]
         "enable.auto.commit": True,
         "auto.commit.interval.ms": 1_000,
         "enable.auto.offset.store": False,
-        "fetch.wait.max.ms": 50,
+        "fetch.min.bytes": FETCH_BYTES_MIN,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.max.messages.kbytes": 65_536,
     }
 
