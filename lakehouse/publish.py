@@ -3,15 +3,11 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from confluent_kafka import KafkaError, Message
-
 from contracts.contract import Contract, check, decode, encode
 from contracts.errors import ContractError
 from contracts.topics import CONTRACTS
 from lakehouse.checks import require_checkable
-from lakehouse.errors import LogUnavailableError
 from lakehouse.kafka.log import KafkaLog
-from lakehouse.kafka.publisher import FLUSH_TIMEOUT_S, producer
 from lakehouse.registry import CONTRACT_PREFIX, contract_key, dictionary_key
 
 
@@ -19,26 +15,18 @@ def publish_contracts(bootstrap: str, contracts: Iterable[Contract], dictionarie
     """Publish contracts and raw zstd dictionaries (by id); returns when the log holds them.
 
     Dictionaries go first: a device may use one as soon as it has the contract. Raises ContractError when a contract
-    breaks a rule, LogUnavailableError when the log does not take a message.
+    breaks a rule, and has published nothing then; LogUnavailableError when the log does not take a message.
     """
-    refused: list[KafkaError] = []
-
-    def delivered(error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            refused.append(error)
-
-    log = producer(bootstrap)
-    for number, raw in dictionaries.items():
-        log.produce(CONTRACTS, raw, dictionary_key(number), on_delivery=delivered)
-    for contract in contracts:
+    wanted = list(contracts)
+    for contract in wanted:
         check(contract)
         require_checkable(contract)
-        log.produce(CONTRACTS, encode(contract), contract_key(contract), on_delivery=delivered)
-    if (waiting := log.flush(FLUSH_TIMEOUT_S)) or refused:
-        raise LogUnavailableError(
-            f"topic {CONTRACTS}: expected to take the contracts, {waiting} are open, refused {refused[:3]}: "
-            "check that the broker runs and the topic exists"
-        )
+    publisher = KafkaLog(bootstrap).publisher()
+    for number, raw in dictionaries.items():
+        publisher.publish(CONTRACTS, dictionary_key(number).encode(), raw)
+    for contract in wanted:
+        publisher.publish(CONTRACTS, contract_key(contract).encode(), encode(contract))
+    publisher.flush()
 
 
 def published_versions(bootstrap: str) -> dict[str, tuple[Contract, ...]]:
