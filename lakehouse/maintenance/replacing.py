@@ -33,6 +33,7 @@ from lakehouse.maintenance.snapshot import NextSnapshot
 REPLACE_TRIES_MAX: Final = 10
 # Seconds after which files that were written are not committed any more; see `lakehouse.iceberg.COMMIT_WITHIN_S`.
 REPLACE_WITHIN_S: Final = 300.0
+
 _log = logging.getLogger(__name__)
 
 
