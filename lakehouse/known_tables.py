@@ -22,7 +22,7 @@ from lakehouse.rows import DECISIONS_TABLE, QUARANTINE
 from lakehouse.state import must_fold
 from lakehouse.streams import StreamKey, Streams
 
-FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round looks by itself
+FOLLOW_S: Final = 1.0  # seconds between two looks for new contracts while no batch comes; a round takes what has come
 PARKED_S: Final = 2.0  # seconds between two looks at a store that does not answer
 
 _NO_QUARANTINE: Final = (
@@ -81,12 +81,16 @@ class KnownTables:
             raise StoreUnavailableError(f"tables {', '.join(sorted(self._parked))}: no store or catalog answers")
         return floors
 
-    def follow(self, logs: dict[str, str]) -> None:
-        """Open the tables of contracts that are new."""
+    def follow(self, logs: dict[str, str]) -> bool:
+        """Follow the contracts to the present end of their topic, open the tables of new ones; say if anything came."""
         self._followed_s = self._clock.monotonic_s()
-        for contract in self._feed.catch_up():
-            _log.info("contract %s %s", contract.id, contract.version)
-            self._open(contract, logs)
+        before = self._feed.taken
+        self._open_new(self._feed.catch_up(), logs)
+        return self._feed.taken > before
+
+    def hear(self, logs: dict[str, str]) -> None:
+        """Open the tables of new contracts that have come by themselves."""
+        self._open_new(self._feed.hear(), logs)
 
     def is_due(self) -> bool:
         """Say whether contracts should be followed although no batch has come."""
@@ -150,6 +154,11 @@ class KnownTables:
                 self._note(error)
                 return False
         return True
+
+    def _open_new(self, contracts: Sequence[Contract], logs: dict[str, str]) -> None:
+        for contract in contracts:
+            _log.info("contract %s %s", contract.id, contract.version)
+            self._open(contract, logs)
 
     def _open(self, contract: Contract, logs: dict[str, str]) -> Positions | None:
         """Open a contract's table and return its floors; a version that does not fit gives way to the one before it."""

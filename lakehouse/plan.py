@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
+from typing import Final
 
 import pyarrow as pa
 from msgspec import Struct
@@ -32,6 +33,8 @@ from lakehouse.rows import (
     table_rows,
 )
 from lakehouse.streams import StreamKey
+
+UNPUBLISHED: Final = frozenset({"unknown_contract", "unknown_dictionary"})  # reasons for which a look may help
 
 
 class View(Struct, frozen=True):
@@ -83,6 +86,11 @@ class Round(Struct, frozen=True):
     dead: tuple[DeadLetter, ...]
     parked: frozenset[str]
     hints: Mapping[str, int] = {}
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether a batch was left out for want of something that may have been published meanwhile."""
+        return any(letter.reason in UNPUBLISHED for letter in self.dead)
 
 
 class _Draft:

@@ -183,8 +183,7 @@ class Writer:
 
     def _round(self, messages: list[Message]) -> None:
         began_s = self._clock.monotonic_s()
-        self._tables.follow(self._logs)
-        planned = plan(messages, self._tables.view(self._positions), self._clock.now_ms())  # Step 1.
+        planned = self._planned(messages)  # Step 1.
         self._fault(Step.PLANNED)
         if not len(self._flights):
             self._answered_s = self._clock.monotonic_s()
@@ -194,6 +193,14 @@ class Writer:
         self._positions = planned.ends
         self._bury(planned)
         self._count(planned, len(messages), began_s)
+
+    def _planned(self, messages: list[Message]) -> Round:
+        self._tables.hear(self._logs)
+        planned = plan(messages, self._tables.view(self._positions), self._clock.now_ms())
+        # Whoever sends by a new contract has seen it published; the end of its topic is asked for only then.
+        if planned.is_unexplained and self._tables.follow(self._logs):
+            planned = plan(messages, self._tables.view(self._positions), self._clock.now_ms())
+        return planned
 
     def _write(self, parts: tuple[TablePart, ...]) -> dict[str, Future[Files]]:
         """Begin to store the files of a round."""

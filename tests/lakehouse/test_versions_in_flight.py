@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from msgspec.structs import replace
 
 from contracts.contract import FIELDS_MAX, Contract, Conversion, Field, FieldType, check, encode
 from contracts.errors import ContractError
+from contracts.topics import CONTRACTS as CONTRACTS_TOPIC
 from lakehouse.registry import Registry, contract_key
-from tests.lakehouse.frames import CONTRACTS, clicks, frame, telemetry
+from tests.lakehouse.frames import CONTRACTS, clicks, frame, payload, telemetry
 from tests.lakehouse.world import World
 
 CLICKS, TELEMETRY = CONTRACTS["clicks"], CONTRACTS["telemetry"]
@@ -74,6 +76,23 @@ def test_a_batch_of_an_unpublished_version_waits_and_others_go_on(world: World) 
     world.drain(ingest)
     assert [r["campaign"] for r in world.records("clicks")] == ["春"] * 4 + [None] * 4
     assert world.broker.watermarks()["new-1", "clicks"].upto == 4
+
+
+def test_what_the_log_has_not_told_of_yet_is_asked_for_when_a_batch_needs_it(world: World) -> None:
+    newer = changed("1.1.0")
+    samples: list[bytes | bytearray | memoryview] = [payload(CLICKS, clicks(range(n, n + 20))) for n in range(200)]
+    dictionary = zstandard.train_dictionary(4_096, samples, dict_id=77)
+    ingest = world.start()
+    world.drain(ingest)
+    world.broker.untold.add(CONTRACTS_TOPIC)
+    world.broker.publish(newer)
+    world.broker.batch("new-1", frame(newer, clicks(range(4), campaign="春")))
+    world.drain(ingest)
+    world.broker.publish_dictionary(77, dictionary.as_bytes())
+    world.broker.batch("collector-1", frame(CLICKS, clicks(range(20)), dictionary=dictionary))
+    world.drain(ingest)
+    assert world.broker.dead() == []
+    assert len(world.records("clicks")) == 24
 
 
 def test_a_lower_version_published_later_changes_nothing_and_its_rows_land(world: World) -> None:
