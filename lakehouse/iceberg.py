@@ -45,6 +45,7 @@ from lakehouse.state import STATE_PROPERTY, Kept, Next, TableState, encode
 from lakehouse.state_files import SharedStates
 from lakehouse.streams import Streams
 from lakehouse.tables import table_properties
+from lakehouse.tail import Tail, TailAppend
 from lakehouse.transactions import LeanTransaction
 
 # Tries of one commit. Maintenance commits every few seconds and takes about as long as an ingest commit, so two
@@ -71,6 +72,7 @@ class IcebergTable:
         self._states = states if states is not None else SharedStates()
         self._state_location: str | None = None
         self._layout: tuple[TableMetadata, Layout] | None = None
+        self._tail: Tail | None = None
 
     @property
     def table(self) -> Table:
@@ -172,12 +174,13 @@ class IcebergTable:
 
     def _append(self, files: Sequence[DataFileForm], location: str) -> int:
         transaction = LeanTransaction(self._table)
-        with transaction.update_snapshot(snapshot_properties={STATE_PROPERTY: location}).merge_append() as producer:
+        producer = TailAppend(transaction, self._table.io, {STATE_PROPERTY: location}, self._tail)
+        with producer:
             for added in files:
                 producer.append_data_file(file_of(added))
         expire_within(transaction, self._table)
         transaction.commit_transaction()
-        self._state_location = location
+        self._state_location, self._tail = location, producer.tail()
         return producer.snapshot_id
 
     def _put(self, kind: str, data: bytes) -> str:

@@ -15,6 +15,7 @@ from lakehouse.data_files import write_rows
 from lakehouse.iceberg import IcebergLake
 from lakehouse.schema import table_schema
 from lakehouse.state import STATE_PROPERTY, TableState, encode
+from lakehouse.tail import Tail, TailAppend
 from lakehouse.transactions import LeanTransaction
 from tests.lakehouse.frames import CONTRACTS, START_US, clicks
 from tests.lakehouse.judge import EXTENSIONS_DIR
@@ -33,6 +34,7 @@ class Shelf:
         lake.close()
         self.catalog = self.open_catalog()
         self.writer, self.keeper = self.load(), self.load()
+        self._tail: Tail | None = None
 
     def open_catalog(self) -> LakeCatalog:
         return open_catalog(next(c for c in catalogs(self.folder) if c.name == self.contract.catalog))
@@ -49,11 +51,12 @@ class Shelf:
         with self.writer.io.new_output(location).create() as stream:
             stream.write(encode(TableState()))
         transaction = LeanTransaction(self.writer)
-        properties = {STATE_PROPERTY: location} if state else {}
-        with transaction.update_snapshot(snapshot_properties=properties).merge_append() as append:
+        append = TailAppend(transaction, self.writer.io, {STATE_PROPERTY: location} if state else {}, self._tail)
+        with append:
             for file in write_rows(self.writer, rows, sort=False):
                 append.append_data_file(file)
         transaction.commit_transaction()
+        self._tail = append.tail()
         return location
 
     def fill(self, commits: int, rows: int = 12, first: int = 0) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from lakehouse import tail
 from lakehouse.errors import CommitConflictError, CommitOutcomeUnknownError, DeleteFilesError
 from lakehouse.expiry import SNAPSHOTS_KEPT
 from lakehouse.history import ensure_history
@@ -158,6 +159,7 @@ def test_a_snapshot_says_what_it_did_and_counts_right(shelf: Shelf) -> None:
 
 def test_many_manifests_become_few(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change, "MANIFESTS_MAX", 4)
+    monkeypatch.setattr(tail, "TAIL_FILES_MAX", 1)
     with shelf.load().transaction() as transaction:
         transaction.set_properties({"commit.manifest-merge.enabled": "false"})
     shelf.fill(8, first=COMMITS)
