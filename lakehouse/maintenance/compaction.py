@@ -38,7 +38,6 @@ from lakehouse.maintenance.replacing import Fault, no_fault, replace_files
 from lakehouse.maintenance.sorting import sorted_order
 from lakehouse.schema import arrow_schema
 from lakehouse.status import TableFigures
-from lakehouse.tail import TAIL_FILES_MAX
 
 # Bytes of rows held decoded. With their order, the files read ahead and what the allocator keeps for the next one, the
 # process comes to 1.1 GB under 100,000 events/s.
@@ -95,8 +94,6 @@ def compact(
 
 def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File, DataFile]]]:
     """Yield the current data files by path. What snapshots that are still kept have added is fresh."""
-    current = table.current_snapshot()
-    shared_from = (current.sequence_number or 0) - TAIL_FILES_MAX if current is not None else 0
     fresh_from = min((snapshot.sequence_number or 0 for snapshot in table.metadata.snapshots), default=0)
     for entry, file in live_files(table, manifests):
         is_tail = len(file.partition) == 0
@@ -110,7 +107,6 @@ def _live(table: Table, manifests: Manifests) -> Iterator[tuple[str, tuple[File,
                     None if is_tail else file.partition[0],
                     entry.sequence_number or 0,
                     (entry.sequence_number or 0) >= fresh_from,
-                    (entry.sequence_number or 0) > shared_from,
                 ),
                 file,
             ),

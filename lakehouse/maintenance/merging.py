@@ -42,7 +42,6 @@ class File(Struct, frozen=True):
     """A data file that may be merged; `bucket` is that of a file of the history, None for one without a subject.
 
     `sequence` is the number of the commit that added it; `fresh` says that its rows are among the newest.
-    `shared`: its manifest may change with the next commit (`lakehouse.tail`), so whoever replaces it is likely to lose.
     """
 
     path: str
@@ -51,7 +50,6 @@ class File(Struct, frozen=True):
     bucket: int | None = None
     sequence: int = 0
     fresh: bool = False
-    shared: bool = False
 
 
 class Group(Struct, frozen=True):
@@ -74,8 +72,7 @@ def plan(files: Sequence[File], has_history: bool, quiet: bool) -> tuple[Group, 
     own = [file for file in files if file.part is Part.TAIL]
     if has_history and (flushed := _flush([file for file in own if quiet or not file.fresh])):
         return (Group(flushed, Part.HISTORY),)
-    settled = [file for file in own if quiet or not file.shared]
-    if merged := merge([file for file in settled if not has_history or not _waits(file)], quiet):
+    if merged := merge([file for file in own if not has_history or not _waits(file)], quiet):
         return (Group(merged, Part.TAIL),)
     buckets: dict[int | None, list[File]] = defaultdict(list)
     for file in files:

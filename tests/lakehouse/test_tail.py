@@ -123,17 +123,6 @@ def test_a_list_that_is_remembered_is_the_one_that_was_written(lakes: tuple[Iceb
     assert seqs(one) == seqs(other)
 
 
-def test_what_merging_takes_lies_in_no_manifest_that_changes(lakes: tuple[IcebergLake, IcebergLake]) -> None:
-    table = opened(lakes[0])
-    commits = 3 * TAIL_FILES_MAX
-    for number in range(commits):
-        append(table, number)
-    keeper = lakes[0].open(CLICKS).table
-    assert compact(keeper, quiet=False).files == commits - TAIL_FILES_MAX
-    append(table, commits)
-    assert seqs(table) == list(range((commits + 1) * ROWS))
-
-
 def test_a_commit_without_files_keeps_what_is_shared(lakes: tuple[IcebergLake, IcebergLake]) -> None:
     table = opened(lakes[0])
     append(table, 0)
