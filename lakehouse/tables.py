@@ -27,9 +27,6 @@ METRICS_PREFIX: Final = "write.metadata.metrics.column."  # table property: how 
 ROW_GROUP_ROWS: Final = 16_384
 # Older metadata files that are kept: a reader that has just asked the catalog may still open the one before.
 METADATA_VERSIONS_KEPT: Final = 8
-# Manifests that a commit merges into one, which means to read them all: three hundred milliseconds on a busy machine.
-# Maintenance merges them beside the commits; so many come together only while it does not run.
-MANIFESTS_MERGED: Final = 60
 
 
 def table_properties(contract: Contract) -> dict[str, str]:
@@ -42,7 +39,7 @@ def table_properties(contract: Contract) -> dict[str, str]:
         "write.metadata.delete-after-commit.enabled": "false",
         "write.metadata.previous-versions-max": str(METADATA_VERSIONS_KEPT),
         "commit.manifest-merge.enabled": "true",
-        "commit.manifest.min-count-to-merge": str(MANIFESTS_MERGED),
+        "commit.manifest.min-count-to-merge": "20",
         # A retry must first look for a second writer, so it is ours to make and not the library's.
         "commit.retry.num-retries": "0",
         CONTRACT_PROPERTY: contract.id,
