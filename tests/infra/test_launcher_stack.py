@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from infra.launcher.errors import PartFailedError, PortInUseError
 from infra.launcher.launcher import Launcher
+from infra.launcher.parts import postgres
 from infra.launcher.ports import free_port_base, is_free
 from infra.launcher.processes import left_over
 from infra.launcher.settings import PORT_OFFSETS, StackSettings
@@ -79,6 +81,9 @@ def test_what_dies_comes_back_and_down_leaves_nothing(settings: StackSettings) -
     assert [part_of(after, name).pid for name in ("postgres", "kafka")] == [
         part_of(before, name).pid for name in ("postgres", "kafka")
     ]
+    with psycopg.connect(postgres.connection_string(launcher.context(), "postgres")) as connection:
+        kept = {str(row[0]) for row in connection.execute("SELECT rolpassword FROM pg_authid WHERE rolcanlogin")}
+    assert {one.split(":")[0] for one in kept} == {f"SCRAM-SHA-256${postgres.SCRAM_ITERATIONS}"}
     launcher.up(SMALL)
     assert [part.pid for part in status_of(settings).parts] == [part.pid for part in after.parts]
     launcher.down()

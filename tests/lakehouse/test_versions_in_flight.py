@@ -7,7 +7,7 @@ import pytest
 import zstandard
 from msgspec.structs import replace
 
-from contracts.contract import FIELDS_MAX, Contract, Conversion, Field, FieldType, check, encode
+from contracts.contract import FIELDS_MAX, Checks, Contract, Conversion, Field, FieldType, check, encode
 from contracts.errors import ContractError
 from contracts.topics import CONTRACTS as CONTRACTS_TOPIC
 from lakehouse.registry import Registry, contract_key
@@ -93,6 +93,16 @@ def test_what_the_log_has_not_told_of_yet_is_asked_for_when_a_batch_needs_it(wor
     world.drain(ingest)
     assert world.broker.dead() == []
     assert len(world.records("clicks")) == 24
+
+
+def test_a_stricter_version_that_batches_do_not_name_is_in_force_once_it_has_come(world: World) -> None:
+    fields = tuple(replace(f, checks=Checks(maximum=2.0)) if f.name == "dwell_s" else f for f in CLICKS.fields)
+    ingest = world.start()
+    world.drain(ingest)
+    world.broker.publish(replace(CLICKS, version="1.1.0", fields=fields))
+    world.broker.batch("old-1", frame(CLICKS, clicks(range(4))))
+    world.drain(ingest)
+    assert [r["dwell_s"] for r in world.records("clicks")] == [0.0, 1.5]
 
 
 def test_a_lower_version_published_later_changes_nothing_and_its_rows_land(world: World) -> None:
