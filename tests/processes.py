@@ -128,7 +128,7 @@ class OwnProcess(Generic[Status]):
             found = self.status()
             return found if found is not None and condition(found) else None
 
-        return eventually(probe, f"{what}; last status {self.status()}")
+        return eventually(probe, lambda: f"{what}; last status {self.status()}")
 
     def _is_ready(self) -> bool:
         assert self._process is not None

@@ -62,6 +62,7 @@ class Broker:
         self._pause_s = RECONNECT_FIRST_S
         self._retry_at_s = 0.0
         self._opened_s = 0.0
+        self._unread_s = 0.0  # when reading was last paused: a SUBACK may wait behind what is not read
         self._open = False
         self._outstanding: set[int] = set()
         self.subscribed = False
@@ -75,12 +76,17 @@ class Broker:
     def turn(self, timeout_s: float) -> None:
         """Wait at most so long for the broker or the bell, and do what there is to do."""
         now_s = self._clock.monotonic_s()
-        if not self._open and now_s >= self._retry_at_s:
+        paused = self._listener.full()
+        # Each connection brings again what was not acknowledged: connecting while that is the whole window would hold
+        # it once more, and once more with every connection that ends because nothing of it is read.
+        if not self._open and now_s >= self._retry_at_s and not paused:
             self._connect()
         if not self._open:
-            self._wait_bell(min(timeout_s, max(0.0, self._retry_at_s - now_s)))
+            self._wait_bell(timeout_s if paused else min(timeout_s, max(0.0, self._retry_at_s - now_s)))
             return
-        if not self.subscribed and now_s - self._opened_s > SUBSCRIBE_TIMEOUT_S:
+        if paused:
+            self._unread_s = now_s
+        if not self.subscribed and now_s - max(self._opened_s, self._unread_s) > SUBSCRIBE_TIMEOUT_S:
             self._lost(f"no SUBACK within {SUBSCRIBE_TIMEOUT_S:.0f} s")
             return
         self._exchange(timeout_s)
@@ -139,8 +145,7 @@ class Broker:
         if sock is None:
             self._lost("the socket is closed")
             return
-        # Before the subscription stands, nothing but handshakes can arrive, and those must be read even when full.
-        reading = not (self.subscribed and self._listener.full())
+        reading = not self._listener.full()  # also before the SUBACK: a session's messages come ahead of it
         buffered = reading and _pending(sock) > 0
         readers: list[Any] = [self._bell, sock] if reading else [self._bell]
         writers: list[Any] = [sock] if self._client.want_write() else []
@@ -158,7 +163,7 @@ class Broker:
         for _ in range(READS_PER_TURN):
             if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or not self._open:
                 return
-            if _pending(sock) == 0 or (self.subscribed and self._listener.full()):
+            if _pending(sock) == 0 or self._listener.full():
                 return
 
     def _wait_bell(self, timeout_s: float) -> None:

@@ -44,7 +44,7 @@ def tablet(agent: AgentProcess, tmp_path: Path) -> AgentProcess:
 def start(agent: AgentProcess) -> None:
     socket_of(agent).unlink(missing_ok=True)  # of one that was killed
     agent.start()
-    eventually(lambda: socket_of(agent).exists() or None, f"the agent listens: {agent.log()}")
+    eventually(lambda: socket_of(agent).exists() or None, lambda: f"the agent listens: {agent.log()}")
 
 
 def socket_of(agent: AgentProcess) -> Path:

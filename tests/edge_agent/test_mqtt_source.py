@@ -148,7 +148,7 @@ def test_what_a_sensor_sends_twice_is_there_once_where_it_has_a_number(loop: Loo
     sensor.publish("halle/7", *events(0, 3), *events(1, 4), b'{"n":9}')
     sensor.publish("halle/7/state", b'{"on":1}', b'{"on":1}')
     wanted = sorted([*events(0, 4), b'{"n":9}', b'{"on":1}', b'{"on":1}'])
-    eventually(lambda: sorted(counted(loop)) == wanted, f"each is there once, found {loop.durable}")
+    eventually(lambda: sorted(counted(loop)) == wanted, lambda: f"each is there once, found {loop.durable}")
 
 
 def test_messages_are_taken_whatever_is_in_them(loop: Loop, sensor: Sensor) -> None:

@@ -116,15 +116,15 @@ def test_what_is_published_is_tried_on_live_events_and_swapped_in_and_what_is_ba
     agent: AgentProcess, lake: LakeClient, publisher: Publisher
 ) -> None:
     agent.start()
-    eventually(lambda: state_of(agent) == (1, "idle"), f"the first release is in force: {agent.log()}")
+    eventually(lambda: state_of(agent) == (1, "idle"), lambda: f"the first release is in force: {agent.log()}")
     feed(agent, 0, 1_000)
     eventually(lambda: agent.observed("telemetry") == 1_000, "events are taken")
 
     # A good one: a wider contract, and a rule that drops a few.
     good = publisher.publish("2", EdgeRule("cold", 1, Drop(), Compare("f1", "lt", 3)), wider=True)
-    eventually(lambda: state_of(agent) == (1, "shadow"), f"the second is on trial: {agent.log()}")
+    eventually(lambda: state_of(agent) == (1, "shadow"), lambda: f"the second is on trial: {agent.log()}")
     feed(agent, 1_000, TRIAL_EVENTS)
-    eventually(lambda: state_of(agent) == (good, "active"), f"it is swapped in: {agent.log()}")
+    eventually(lambda: state_of(agent) == (good, "active"), lambda: f"it is swapped in: {agent.log()}")
     at = 1_000 + TRIAL_EVENTS
     feed(agent, at, 3_000)
     eventually(lambda: agent.observed("telemetry") == at + 3_000, "events are taken")
@@ -134,7 +134,7 @@ def test_what_is_published_is_tried_on_live_events_and_swapped_in_and_what_is_ba
     agent.kill()
     agent.status_file.unlink()
     agent.start()
-    eventually(lambda: state_of(agent) == (good, "active"), f"it is in force after a kill: {agent.log()}")
+    eventually(lambda: state_of(agent) == (good, "active"), lambda: f"it is in force after a kill: {agent.log()}")
 
     agent.signal(signal.SIGTERM)
     code, report = agent.wait()
@@ -148,9 +148,9 @@ def test_what_is_published_is_tried_on_live_events_and_swapped_in_and_what_is_ba
     (bundles_dir / "rollout.json").unlink()
     bad = publisher.publish("3", EdgeRule("most", 1, Drop(), Compare("f1", "lt", 60)), wider=True)
     agent.start()
-    eventually(lambda: state_of(agent) == (good, "shadow"), f"the third is on trial: {agent.log()}")
+    eventually(lambda: state_of(agent) == (good, "shadow"), lambda: f"the third is on trial: {agent.log()}")
     feed(agent, at + 3_000, 2_000)
-    eventually(lambda: state_of(agent) == (good, "rolled_back"), f"the third is refused: {agent.log()}")
+    eventually(lambda: state_of(agent) == (good, "rolled_back"), lambda: f"the third is refused: {agent.log()}")
     why = agent.status()["bundle"]["why"]
     assert why.startswith(f"release {bad} refused after ")
     assert "of the kept events missed" in why

@@ -36,6 +36,8 @@ def gateway(plant: Plant, shard: int, tmp_path: Path) -> Iterator[GatewayProcess
     process = GatewayProcess(tmp_path, plant.gateway_config(shard))
     yield process
     process.stop()
+    if process.log_file.exists():
+        print(process.log_file.read_text())  # shown with a test that failed
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -11,11 +12,14 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from contracts import topics, watermark
 from contracts.watermark import Watermark
 from gateway import status
+from gateway.adapters.broker import SESSION_EXPIRY_S
 from gateway.status import GatewayStatus
 from infra.launcher.certificates import GATEWAY_NAME, ensure_certificates
 from infra.launcher.model import Context
@@ -116,22 +120,43 @@ class Plant:
         shutil.rmtree(self.context.data(mosquitto.NAME))
         self.broker.start()
 
+    def take_session(self, shard: int) -> None:
+        """Break the connection of a shard's gateway: connect by its name, which the broker grants one client, leave."""
+        paths = self.context.certificate(GATEWAY_NAME)
+        client = Client(CallbackAPIVersion.VERSION2, client_id=f"fieldlake-gateway-{shard}", protocol=MQTTv5)
+        client.tls_set(str(paths.ca_file), str(paths.certificate_file), str(paths.key_file))
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        connected = threading.Event()
+        client.on_connect = lambda *_: connected.set()
+        port = self.settings.port("mosquitto_services")
+        client.connect(HOST, port, clean_start=False, properties=properties)
+        client.loop_start()
+        assert connected.wait(DEADLINE_S), f"no session of shard {shard}"
+        client.disconnect()
+        client.loop_stop()
+
     def await_records(self, topic: str, key: str, enough: Callable[[list[Message]], bool], what: str) -> list[Message]:
         """Read a topic from its beginning until the messages with this key are enough; return those."""
         consumer = Consumer(
             {"bootstrap.servers": self.bootstrap, "group.id": "test", "enable.auto.commit": False, "log_level": 0}
         )
         found: list[Message] = []
+        passed_over: Counter[str] = Counter()
 
         def probe() -> bool:
-            messages = [m for m in consumer.consume(1_000, PROBE_EVERY_S) if m.error() is None]
-            found.extend(m for m in messages if m.key() == key.encode())
+            for message in consumer.consume(1_000, PROBE_EVERY_S):
+                error = message.error()
+                if error is None and message.key() == key.encode():
+                    found.append(message)
+                else:
+                    passed_over["of another key" if error is None else str(error)] += 1
             return enough(found)
 
         try:
             partitions = next(t.partitions for t in topics.KAFKA_TOPICS if t.name == topic)
             consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
-            eventually(probe, f"{what}; found {len(found)}")
+            eventually(probe, lambda: f"{what}; found {len(found)} of {key}, passed over {dict(passed_over)}")
         finally:
             consumer.close()
         return found

@@ -8,6 +8,7 @@ from confluent_kafka import Message
 from contracts import dead, microbatch, topics, watermark
 from contracts.microbatch import HEADER_BYTES, Header
 from contracts.watermark import AckDocument, Watermark
+from gateway.adapters.broker import RECONNECT_FIRST_S
 from gateway.core.receipts import IN_FLIGHT_BYTES_MAX
 from tests.gateway.plant import Device, GatewayProcess, Plant
 from tests.waiting import eventually
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.stack
 Connect = Callable[[str], Device]
 
 LARGE_BYTES = 1_000_000  # bytes; just below the broker's largest packet
+TRIES_WITHIN_MS = round(RECONNECT_FIRST_S * 10_000)  # ten times the pause before the first
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED = 0x00, 0x10, 0x87  # MQTT 5, section 2.4
 
 
@@ -28,6 +30,11 @@ def batch(first_seq: int, payload: bytes = b"payload") -> bytes:
 
 def first_seqs(messages: list[Message]) -> set[int]:
     return {microbatch.parse(message.value() or b"")[0].first_seq for message in messages}
+
+
+def numbers(letters: list[Message]) -> set[int]:
+    """Of dead letters whose originals consist of one number each."""
+    return {dead.decode(letter.value() or b"").original[0] for letter in letters}
 
 
 def has(*seqs: int) -> Callable[[list[Message]], bool]:
@@ -93,11 +100,35 @@ def test_a_full_window_pauses_reading_and_everything_goes_on_when_the_log_is_bac
         assert paused.in_flight < sent
     finally:
         plant.log.start()
-    letters = plant.await_records(topics.DEAD, "full-window", lambda found: len(found) >= sent, "every one is refused")
-    assert {dead.decode(letter.value() or b"").original[0] for letter in letters} == set(range(sent))
+    plant.await_records(
+        topics.DEAD, "full-window", lambda found: numbers(found) == set(range(sent)), "every one refused"
+    )
     plant.write_watermark(mark("full-window", 1))
     eventually(lambda: bool(device.acks), "watermarks flow again too")
     gateway.await_status(lambda s: s.in_flight == 0 and not s.paused, "nothing in flight any more")
+
+
+def test_a_connection_lost_with_a_full_window_is_not_made_again_before_there_is_room(
+    plant: Plant, gateway: GatewayProcess, connect: Connect, shard: int
+) -> None:
+    gateway.start()
+    device = connect("lost-full")
+    sent = IN_FLIGHT_BYTES_MAX // LARGE_BYTES + 20
+    plant.log.kill()
+    try:
+        mids = [device.publish(topics.up(shard, "lost-full"), bytes([n]) * LARGE_BYTES) for n in range(sent)]
+        assert [device.reason(mid) for mid in mids] == [SUCCESS] * sent
+        full = gateway.await_status(lambda s: s.paused, "reading is paused")
+        plant.take_session(shard)
+        lost = gateway.await_status(lambda s: not s.broker_connected, "the connection is lost")
+        later_ms = lost.updated_at_ms + TRIES_WITHIN_MS
+        later = gateway.await_status(lambda s: s.updated_at_ms > later_ms, "there was time for some tries")
+        assert (later.in_flight, later.connections) == (full.in_flight, 1), "the window would be held twice"
+    finally:
+        plant.log.start()
+    plant.await_records(topics.DEAD, "lost-full", lambda found: numbers(found) == set(range(sent)), "every one, again")
+    settled = gateway.await_status(lambda s: s.in_flight == 0 and not s.paused, "nothing in flight any more")
+    assert (settled.connections, settled.broker_connected) == (2, True)
 
 
 def test_a_restart_of_the_log_is_noticed_even_when_nothing_flows(plant: Plant, gateway: GatewayProcess) -> None:

@@ -28,7 +28,7 @@ def await_upto(plant: Plant, origin: str, contract: str, upto: int) -> None:
         mark = plant.watermarks().get((origin, contract))
         return mark is not None and mark.upto >= upto
 
-    eventually(probe, f"watermark of {origin}/{contract} at {upto}; have {plant.watermarks()}")
+    eventually(probe, lambda: f"watermark of {origin}/{contract} at {upto}; have {plant.watermarks()}")
 
 
 def counts(plant: Plant, origin: str) -> tuple[int, int, int]:
