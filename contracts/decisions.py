@@ -1,12 +1,15 @@
 """Decisions: what a rule concluded about a subject, and why."""
 
 import hashlib
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from contracts.errors import OperatorMustActError
 from contracts.malformed import MALFORMED
+
+BECAUSE_CHARS_MAX: Final = 4_000  # characters of an explanation, as the table of decisions has
 
 
 class EventId(Struct, frozen=True, array_like=True, order=True):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from typer.main import get_command
 
-from contracts import edge_rules
+from contracts import edge_rules, rules
 from contracts.contract import SYSTEM_COLUMNS, Contract
 from contracts.topics import KAFKA_TOPICS
 from edge_agent.config import (
@@ -88,6 +88,16 @@ def edge_rule_schema_file() -> Path:
 def edge_rule_schema() -> str:
     """Return the JSON Schema of edge rules as text."""
     return msgspec.json.format(msgspec.json.encode(edge_rules.schema()), indent=2).decode() + "\n"
+
+
+def rule_schema_file() -> Path:
+    """Return where the JSON Schema of rules lies."""
+    return repo_root() / "docs" / "rule.schema.json"
+
+
+def rule_schema() -> str:
+    """Return the JSON Schema of rules as text."""
+    return msgspec.json.format(msgspec.json.encode(rules.schema()), indent=2).decode() + "\n"
 
 
 def render() -> str:
@@ -203,4 +213,5 @@ def with_figures(readme: str) -> str:
 if __name__ == "__main__":
     reference_file().write_text(render(), encoding="utf-8")
     edge_rule_schema_file().write_text(edge_rule_schema(), encoding="utf-8")
+    rule_schema_file().write_text(rule_schema(), encoding="utf-8")
     readme_file().write_text(with_figures(readme_file().read_text(encoding="utf-8")), encoding="utf-8")

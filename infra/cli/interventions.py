@@ -1,4 +1,4 @@
-"""The commands of interventions: `rules apply`, `rules delete`, `decisions`."""
+"""The commands of interventions: `rules`, `decisions`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.options import PortBase, StateDir
+from infra.cli.rule_documents import read_rule, test, validate
 from infra.cli.running import endpoints_for
 
 if TYPE_CHECKING:
     from contracts.decisions import Decision
 
-RULE_BYTES_MAX = 65_536  # bytes; a rule of this size is no longer something that a person reviews
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    rules = typer.Typer(help="Rules in force: publish and delete them while everything runs.", no_args_is_help=True)
+    rules = typer.Typer(help="Rules: check them, publish and delete them while everything runs.", no_args_is_help=True)
+    rules.command("validate", epilog="Example: fieldlake rules validate emc-report-sample.json")(validate)
+    rules.command("test", epilog="Example: fieldlake rules test emc-report-sample.json")(test)
     rules.command("apply", epilog="Example: fieldlake rules apply emc-report-sample.json")(apply)
     rules.command("delete", epilog="Example: fieldlake rules delete emc-report-sample")(delete)
     app.add_typer(rules, name="rules")
@@ -28,14 +29,14 @@ def apply(
     state_dir: StateDir = None,
     port_base: PortBase = None,
 ) -> None:
-    """Publish a rule; it is in force within a second, nothing restarts."""
-    from contracts import rules
+    """Publish a rule whose examples come out; it is in force within a second, nothing restarts."""
     from contracts.errors import RuleError
+    from flink_jobs.triggers.core.examples import failures
     from infra.provision import apply_rules
 
-    if not file.is_file() or file.stat().st_size > RULE_BYTES_MAX:
-        raise RuleError(f"{file}: expected a rule document of at most {RULE_BYTES_MAX} bytes")
-    rule = rules.decode(file.read_bytes())
+    rule = read_rule(file)
+    if failed := failures(rule):
+        raise RuleError("; ".join(failed))
     offset = apply_rules(endpoints_for(state_dir, port_base).kafka.bootstrap, [rule])
     typer.echo(f"rule {rule.id} version {rule.version} published, rule set {offset}")
 

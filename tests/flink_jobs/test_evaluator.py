@@ -1,185 +1,43 @@
-"""The evaluator against a reader that keeps everything and tries every window."""
+"""The evaluator: which rules an event concerns, what is remembered and forgotten, what a decision says."""
 
-from collections.abc import Sequence
-from itertools import permutations
+import datetime as dt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct
 from msgspec.structs import replace
 
-from contracts.candidates import Candidates, shard_of
-from contracts.decisions import Decision, EventId, decision_id
-from contracts.rules import AllOf, Comparison, Condition, CountOf, Rule, conditions
+from contracts.decisions import BECAUSE_CHARS_MAX
+from contracts.rules import (
+    WORD_CHARS_MAX,
+    AllOf,
+    Comparison,
+    Condition,
+    CountOf,
+    Rule,
+)
 from flink_jobs.triggers.core import forgetting, partials, state_codec
-from flink_jobs.triggers.core.conditions import holds
+from flink_jobs.triggers.core.conditions import describe, holds
 from flink_jobs.triggers.core.evaluator import evaluate
 from flink_jobs.triggers.core.matching import MARKS_PER_SET_MAX
-from flink_jobs.triggers.core.partials import ShardState
-from flink_jobs.triggers.core.rule_set import IDLE_SLACK_MS, RuleSet, prepare, satisfied
-
-UNHURRIED = settings(deadline=None)  # a busy machine is no finding
-
-NOW_MS = 1_800_000_000_000
-US_PER_S = 1_000_000
-WITHIN_S = 10
-
-
-class Seen(Struct, frozen=True):
-    """One event: its number, its time in seconds, who it is about and what was done."""
-
-    seq: int
-    at_s: int
-    subject: str
-    kind: str
-
-
-def rule(pattern: AllOf | CountOf, cooldown_s: int = 0, version: int = 1) -> Rule:
-    return Rule("r", version, "a rule", "us", "customer", pattern, "intent", "action", cooldown_s)
-
-
-def condition(kind: str) -> Condition:
-    return Condition("clicks", (Comparison("event", "eq", kind),))
-
-
-ALL_OF_AB = AllOf((condition("a"), condition("b")), WITHIN_S)
-THREE_OF_A = CountOf(condition("a"), 3, WITHIN_S)
-
-
-def message(events: Sequence[Seen], sealed_at_ms: int = NOW_MS, contract: str = "clicks") -> Candidates:
-    return Candidates(
-        shard=shard_of("s"),
-        ruleset=0,
-        contract=contract,
-        contract_version="1.0.0",
-        subject_kind="customer",
-        origin="collector",
-        epoch=1,
-        sealed_at_ms=sealed_at_ms,
-        names=("seq", "occurred_at", "user_id", "event"),
-        columns=(
-            [e.seq for e in events],
-            [e.at_s * US_PER_S for e in events],
-            [e.subject for e in events],
-            [e.kind for e in events],
-        ),
-    )
-
-
-def run(rules: RuleSet, batches: Sequence[Sequence[Seen]], state: ShardState = partials.EMPTY) -> list[Decision]:
-    made: list[Decision] = []
-    for batch in batches:
-        state, decisions = evaluate(rules, state, message(batch), NOW_MS)
-        made.extend(decisions)
-    return made
-
-
-def run_singly(rules: RuleSet, events: Sequence[Seen]) -> list[Decision]:
-    return run(rules, [[event] for event in events])
-
-
-def oracle(one: Rule, arrivals: Sequence[Seen]) -> list[tuple[str, frozenset[int]]]:
-    """Return (subject, seqs) of each decision: after every arrival, every window over everything ever seen is tried."""
-    wanted = [c.where[0].value for c in conditions(one)]
-    within_s, decided = one.when.within_s, []
-    kept: dict[str, list[Seen]] = {}
-    spent_s: dict[str, int] = {}
-    for event in arrivals:
-        mine = kept.setdefault(event.subject, [])
-        newest_s = max((e.at_s for e in mine), default=event.at_s)
-        late = event.at_s < newest_s - within_s
-        if event.kind not in wanted or event in mine or late or event.at_s <= spent_s.get(event.subject, -1):
-            continue
-        mine.append(event)
-        for end in sorted(mine, key=lambda e: (e.at_s, e.seq)):
-            window = [
-                e
-                for e in sorted(mine, key=lambda e: (e.at_s, e.seq))
-                if end.at_s - within_s <= e.at_s
-                and (e.at_s, e.seq) <= (end.at_s, end.seq)
-                and e.at_s > spent_s.get(event.subject, -1)
-            ]
-            if isinstance(one.when, CountOf):
-                match = window[-one.when.at_least :] if len(window) >= one.when.at_least else []
-            else:
-                last = [next((e for e in reversed(window) if e.kind == kind), None) for kind in wanted]
-                match = [e for e in last if e is not None] if None not in last else []
-            if match:
-                decided.append((event.subject, frozenset(e.seq for e in match)))
-                spent_s[event.subject] = max(e.at_s for e in match) + one.cooldown_s
-                break
-    return decided
-
-
-def decided(decisions: Sequence[Decision]) -> list[tuple[str, frozenset[int]]]:
-    return [(d.subject, frozenset(event.seq for event in d.events)) for d in decisions]
-
-
-def events_of(rows: Sequence[tuple[int, str, str]]) -> list[Seen]:
-    return [Seen(seq, at_s, subject, kind) for seq, (at_s, subject, kind) in enumerate(rows)]
-
-
-# Few enough of each kind that the limit on like marks cannot bite: the oracle has no limits.
-ROWS = st.lists(
-    st.tuples(st.integers(0, 40), st.sampled_from("xy"), st.sampled_from("abc")), max_size=2 * MARKS_PER_SET_MAX
+from flink_jobs.triggers.core.rule_set import IDLE_SLACK_MS, prepare, satisfied
+from tests.flink_jobs.patterns import (
+    ALL_OF_AB,
+    NOW_MS,
+    ROWS,
+    RULES,
+    THREE_OF_A,
+    UNHURRIED,
+    US_PER_S,
+    WITHIN_S,
+    Seen,
+    condition,
+    events_of,
+    message,
+    rule,
+    run,
+    run_singly,
 )
-RULES = st.builds(rule, st.sampled_from([ALL_OF_AB, THREE_OF_A]), st.sampled_from([0, 5, 30]))
-
-
-@UNHURRIED
-@given(one=RULES, rows=ROWS)
-def test_every_window_is_seen_whatever_the_order_of_arrival(one: Rule, rows: list[tuple[int, str, str]]) -> None:
-    arrivals = events_of(rows)
-    assert decided(run_singly(prepare([one]), arrivals)) == oracle(one, arrivals)
-
-
-@UNHURRIED
-@given(one=RULES, rows=ROWS, cuts=st.lists(st.integers(1, 5), min_size=16, max_size=16))
-def test_batching_changes_nothing_for_events_in_order(
-    one: Rule, rows: list[tuple[int, str, str]], cuts: list[int]
-) -> None:
-    arrivals = sorted(events_of(rows), key=lambda e: (e.at_s, e.seq))
-    batches, at = [], 0
-    for cut in cuts:
-        batches.append(arrivals[at : at + cut])
-        at += cut
-    singly = run_singly(prepare([one]), arrivals)
-    assert sorted(d.id for d in run(prepare([one]), batches)) == sorted(d.id for d in singly)
-
-
-@UNHURRIED
-@given(one=RULES, rows=ROWS, data=st.data())
-def test_redelivered_events_change_nothing(one: Rule, rows: list[tuple[int, str, str]], data: st.DataObject) -> None:
-    arrivals = events_of(rows)
-    repeated = list(arrivals)
-    for at in range(len(arrivals), 0, -1):
-        again = data.draw(st.lists(st.sampled_from(arrivals[:at]), max_size=2))
-        repeated[at:at] = again
-    rules = prepare([one])
-    assert run_singly(rules, repeated) == run_singly(rules, arrivals)
-
-
-def test_a_match_has_one_id_whatever_the_order_of_its_events() -> None:
-    events = events_of([(0, "x", "a"), (4, "x", "a"), (9, "x", "a")])
-    rules = prepare([rule(THREE_OF_A)])
-    ids = {tuple(d.id for d in run_singly(rules, order)) for order in permutations(events)}
-    match = tuple(EventId("clicks", "collector", 1, seq) for seq in range(3))
-    assert ids == {(decision_id("default", "r", 1, "x", match),)}
-
-
-def test_the_edges_of_the_window_belong_to_it() -> None:
-    inside = events_of([(0, "x", "a"), (5, "x", "a"), (WITHIN_S, "x", "a")])
-    outside = events_of([(0, "x", "a"), (5, "x", "a"), (WITHIN_S + 1, "x", "a")])
-    rules = prepare([rule(THREE_OF_A)])
-    assert len(run_singly(rules, inside)) == 1
-    assert run_singly(rules, outside) == []
-
-
-def test_silence_lasts_for_the_cooldown() -> None:
-    every_second = events_of([(at, "x", "a") for at in range(60)])
-    fired = run_singly(prepare([rule(THREE_OF_A, cooldown_s=20)]), every_second)
-    assert [d.event_time_us // US_PER_S for d in fired] == [2, 25, 48]
 
 
 def test_a_new_version_starts_afresh() -> None:
@@ -301,6 +159,13 @@ def test_the_index_finds_what_trying_everything_finds(
     assert bits == {row: wanted for row, wanted in expected.items() if wanted}
 
 
+def test_events_outside_of_a_rules_time_do_not_concern_it() -> None:
+    at = [dt.datetime.fromtimestamp(s, dt.UTC) for s in (2, 6)]
+    limited = replace(rule(CountOf(condition("a"), 1, WITHIN_S)), effective_from=at[0], effective_until=at[1])
+    every_second = events_of([(s, "x", "a") for s in range(9)])
+    assert [d.event_time_us // US_PER_S for d in run_singly(prepare([limited]), every_second)] == [2, 3, 4, 5]
+
+
 def test_rules_of_another_subject_or_contract_do_not_listen() -> None:
     events = events_of([(0, "x", "a"), (1, "x", "a"), (2, "x", "a")])
     assets = prepare([replace(rule(THREE_OF_A), subject="asset")])
@@ -316,3 +181,14 @@ def test_a_decision_says_why() -> None:
         'a rule: customer x had all of: clicks with event = "a"; clicks with event = "b"; in 7 s, 10 s allowed, '
         "from 1970-01-01T00:00:00.000+00:00 to 1970-01-01T00:00:07.000+00:00."
     )
+
+
+def test_a_long_explanation_keeps_its_end() -> None:
+    words = tuple(f"{n:03d}".ljust(WORD_CHARS_MAX, "言") for n in range(9))
+    events = Comparison("event", "contains_any", (*words, "a"))
+    wordy = AllOf((Condition("clicks", (events, events, events)),), WITHIN_S)
+    (decision,) = run(prepare([rule(wordy)]), [events_of([(0, "x", "a")])])
+    assert len(decision.because) == BECAUSE_CHARS_MAX
+    assert decision.because.endswith("…; in 0 s, 10 s allowed, from 1970-01-01T00:00:00.000+00:00 to "
+                                     "1970-01-01T00:00:00.000+00:00.")  # fmt: skip
+    assert "or one of 2 others" in describe(Condition("clicks", (events,)))

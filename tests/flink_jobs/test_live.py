@@ -10,11 +10,12 @@ from typing import Final
 import psutil
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from msgspec.structs import replace
 
 from contracts import contract as contracts
 from contracts import decisions, topics
 from contracts.decisions import Decision
-from contracts.rules import AllOf, Comparison, Condition, Rule
+from contracts.rules import AllOf, Comparison, Condition, Operator, Rule, Scalar, SequenceOf, Step
 from flink_jobs.triggers import publish
 from infra.launcher.endpoints import Endpoints
 from infra.launcher.parts.flink import JOB_MANAGER, TASK_MANAGER
@@ -151,6 +152,27 @@ def test_a_redelivered_batch_makes_no_second_decision(site: Site) -> None:
     site.act("marker", "IP67", "CANopen")
     assert site.read(DECISION_WITHIN_S, about("marker")) is not None
     assert len({d.id for d in site.seen if d.subject == "again"}) == 1
+
+
+def test_a_chain_of_words_is_found_at_once_and_what_must_not_come_between_stops_it(site: Site) -> None:
+    ours = Comparison("event", "eq", site.name)
+
+    def named(op: Operator, value: Scalar | tuple[Scalar, ...]) -> Condition:
+        return Condition("clicks", (ours, Comparison("object", op, value)))
+
+    unexplained = Step(named("eq", "CANopen"), None, (named("contains_any", ("DRG",)),))
+    steps = (Step(named("contains_any", ("ip67", "预算紧张"))), unexplained)
+    chain = replace(site.rule(), when=SequenceOf(steps, 1_800))
+    publish.apply(chain, site.producer)
+    site.until_in_force(chain)  # which says that words nobody had asked for are found
+    site.act("explained", "今年预算紧张", "关于 ｄｒｇ 的讲解", "CANopen")
+    site.act("backwards", "CANopen", "今年预算紧张")
+    site.act("chain", "explained drg", "今年预算紧张", "IP20", "CANopen")
+    decision = site.read(DECISION_WITHIN_S, about("chain"))
+    assert decision is not None
+    assert "one after another" in decision.because
+    assert len(decision.events) == len(steps)
+    assert {found.subject for found in site.seen} & {"explained", "backwards"} == set()
 
 
 def test_half_a_match_outlives_a_killed_task_manager_and_ids_stay_unique(site: Site, stack: Endpoints) -> None:

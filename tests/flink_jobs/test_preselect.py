@@ -15,7 +15,7 @@ from contracts.candidates import KEY_SHARDS, shard_of
 from contracts.contract import Contract, Field, FieldType, fingerprint
 from contracts.errors import BatchFormatError
 from contracts.microbatch import Codec
-from contracts.rules import AllOf, Comparison, Condition, CountOf, Operator, Rule
+from contracts.rules import WORD_OPERATORS, AllOf, Comparison, Condition, CountOf, Operator, Rule
 from edge_agent.core.codec.payload import PayloadEncoder
 from flink_jobs.triggers.core.conditions import holds
 from flink_jobs.triggers.preselect.decoding import Batch, Decoder
@@ -82,6 +82,8 @@ def comparisons(draw: st.DrawFn, rows: list[dict[str, Any]]) -> Comparison:
     present = [row[field] for row in rows if row.get(field) is not None and row[field] == row[field]]
     values = SCALARS | st.sampled_from(present) if present else SCALARS
     op = draw(st.sampled_from(OPERATORS))
+    if op in WORD_OPERATORS:
+        return Comparison(field, op, draw(st.lists(WORDS.filter(bool), min_size=1, max_size=3).map(tuple)))
     return Comparison(field, op, draw(st.lists(values, max_size=3).map(tuple) if op == "in" else values))
 
 

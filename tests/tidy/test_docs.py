@@ -6,9 +6,10 @@ from typing import get_args
 
 import pytest
 
-from contracts import edge_rules
+from contracts import edge_rules, rule_check, rules
 from contracts.edge_rule_check import decode
 from edge_agent.core.filter.outcomes import outcomes_of
+from flink_jobs.triggers.core.examples import failures
 from infra import reference
 from infra.bundles.documents import read_contracts
 from infra.cli.main import build
@@ -31,13 +32,30 @@ def test_the_schema_of_edge_rules_is_what_the_code_renders() -> None:
     assert written == reference.edge_rule_schema(), "write it again: python -m infra.reference"
 
 
+def test_the_schema_of_rules_is_what_the_code_renders() -> None:
+    written = reference.rule_schema_file().read_text(encoding="utf-8")
+    assert written == reference.rule_schema(), "write it again: python -m infra.reference"
+
+
+def test_every_rule_on_its_page_fits_its_contracts_and_does_what_it_says() -> None:
+    page = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    contracts = {contract.id: contract for contract in read_contracts()}
+    shown = [rules.decode(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
+    for rule in shown:
+        rule_check.check_against(rule, contracts)
+        assert rule.examples
+        assert failures(rule) == ()
+    assert {type(rule.when) for rule in shown} == set(get_args(rules.Pattern))
+    assert [operator for operator in get_args(rules.Operator) if f"`{operator}`" not in page] == []
+
+
 def test_every_edge_rule_on_its_page_fits_the_contract_it_is_shown_for() -> None:
     page = (ROOT / "docs" / "edge-rules.md").read_text(encoding="utf-8")
     contracts = {contract.id: contract for contract in read_contracts()}
     shown = re.findall(r"^```json (\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    rules = [decode(document, contracts[name]) for name, document in shown]
-    assert {type(rule.action) for rule in rules} == set(get_args(edge_rules.Action))
-    reasons = {outcome.reason for outcome in outcomes_of(tuple(rules), None, aggregates=True) if not outcome.kept}
+    found = [decode(document, contracts[name]) for name, document in shown]
+    assert {type(rule.action) for rule in found} == set(get_args(edge_rules.Action))
+    reasons = {outcome.reason for outcome in outcomes_of(tuple(found), None, aggregates=True) if not outcome.kept}
     assert [reason for reason in reasons if f"`{reason}`" not in page] == []
 
 

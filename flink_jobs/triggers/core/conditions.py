@@ -6,9 +6,11 @@ values. A null, a missing field or a value of another kind satisfies no comparis
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from contracts.rules import Comparison, Condition, Scalar
+from contracts.edge_rules import contains_any, normalised
+from contracts.rules import WORD_OPERATORS, Comparison, Condition, Scalar
 
 _ORDERINGS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq,
@@ -18,7 +20,17 @@ _ORDERINGS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "gt": operator.gt,
     "ge": operator.ge,
 }
-_SIGNS: Final = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+SIGNS: Final = {
+    "eq": "=",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "contains_any": "contains",
+    "contains_none": "without",
+}
+VALUES_SHOWN_MAX: Final = 8  # values of a list in words; thousands of them explain nothing
 
 
 def kind_of(value: object) -> str | None:
@@ -33,6 +45,8 @@ def kind_of(value: object) -> str | None:
 def holds(comparison: Comparison, value: object) -> bool:
     """Say whether a field's value satisfies a comparison."""
     wanted = comparison.value
+    if comparison.op in WORD_OPERATORS:
+        return _contains(comparison.op == "contains_any", _words_of(comparison), value)
     if isinstance(wanted, tuple):
         return any(_equals(entry, value) for entry in wanted)
     if kind_of(value) is None or kind_of(value) != kind_of(wanted):
@@ -42,17 +56,38 @@ def holds(comparison: Comparison, value: object) -> bool:
     return _ORDERINGS[comparison.op](value, wanted)
 
 
+def test_of(comparison: Comparison) -> Callable[[object], bool]:
+    """Return `holds` of one comparison, with what can be made ready once."""
+    if comparison.op in WORD_OPERATORS:
+        return partial(_contains, comparison.op == "contains_any", _words_of(comparison))
+    return partial(holds, comparison)
+
+
 def describe(condition: Condition) -> str:
     """Return the condition as words, `clicks with event = "annotate"`."""
     if not condition.where:
         return condition.contract
-    return f"{condition.contract} with " + " and ".join(_words(comparison) for comparison in condition.where)
+    return f"{condition.contract} with " + " and ".join(_described(comparison) for comparison in condition.where)
 
 
-def _words(comparison: Comparison) -> str:
+def _words_of(comparison: Comparison) -> tuple[str, ...]:
+    values = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
+    return tuple(dict.fromkeys(normalised(value) for value in values if isinstance(value, str)))
+
+
+def _contains(wanted: bool, words: tuple[str, ...], value: object) -> bool:
+    return isinstance(value, str) and contains_any(value, words) is wanted
+
+
+def _described(comparison: Comparison) -> str:
     value = comparison.value
-    shown = ", ".join(map(_quoted, value)) if isinstance(value, tuple) else _quoted(value)
-    return f"{comparison.field} {_SIGNS.get(comparison.op, comparison.op)} {shown}"
+    if isinstance(value, tuple):
+        shown = ", ".join(map(_quoted, value[:VALUES_SHOWN_MAX]))
+        if len(value) > VALUES_SHOWN_MAX:
+            shown += f" or one of {len(value) - VALUES_SHOWN_MAX} others"
+    else:
+        shown = _quoted(value)
+    return f"{comparison.field} {SIGNS.get(comparison.op, comparison.op)} {shown}"
 
 
 def _quoted(value: Scalar) -> str:

@@ -6,18 +6,17 @@ published with another pattern. Rows of a message are taken in order of event ti
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from math import isfinite
 
 from contracts.candidates import Candidates
-from contracts.decisions import Decision, EventId, decision_id
-from contracts.rules import AllOf, Rule, conditions
-from flink_jobs.triggers.core.conditions import describe
+from contracts.decisions import BECAUSE_CHARS_MAX, Decision, EventId, decision_id
+from contracts.rules import AllOf, CountOf, Pattern, Rule, Scalar, SequenceOf, Step, ThresholdOf
+from flink_jobs.triggers.core.conditions import SIGNS, describe, kind_of
 from flink_jobs.triggers.core.forgetting import swept
+from flink_jobs.triggers.core.forms import US_PER_S
 from flink_jobs.triggers.core.matching import step
 from flink_jobs.triggers.core.partials import Mark, Matches, Partial, ShardState
-from flink_jobs.triggers.core.rule_set import RuleSet, Watch, satisfied
-
-US_PER_S: Final = 1_000_000
+from flink_jobs.triggers.core.rule_set import Columns, Measure, RuleSet, Watch, satisfied
 
 
 def evaluate(
@@ -34,7 +33,7 @@ def evaluate(
         for subject, mark in marks:
             known: Matches = changed.get(subject) or state.subjects.get(subject, {})
             before = known.get(watch.key, Partial())
-            after, matched = step(watch.rule.when, watch.timing, before, mark, clock_ms)
+            after, matched = step(watch.form, watch.timing, before, mark, clock_ms)
             if after is not before:
                 changed.setdefault(subject, dict(known))[watch.key] = after
             if matched:
@@ -48,19 +47,32 @@ def _marked(rules: RuleSet, candidates: Candidates) -> list[tuple[Watch, list[tu
     listening = rules.listening.get((candidates.subject_kind, candidates.contract))
     if listening is None:
         return []
-    seqs, times_us, subjects = candidates.columns[:3]
     columns = dict(zip(candidates.names, candidates.columns, strict=True))
+    found = satisfied(listening, columns, len(candidates.columns[0]))
+    ordered = sorted(found.items(), key=lambda item: item[0])
+    return [(watch, _marks(watch, candidates, columns, bits)) for _, (watch, bits) in ordered]
+
+
+def _marks(
+    watch: Watch, candidates: Candidates, columns: Columns, bits_by_row: Mapping[int, int]
+) -> list[tuple[str, Mark]]:
+    seqs, times_us, subjects = candidates.columns[:3]
     contract, origin, epoch = candidates.contract, candidates.origin, candidates.epoch
+    made: list[tuple[str, Mark]] = []
+    for row, bits in bits_by_row.items():
+        value = 0 if watch.measure is None else _measured(watch.measure, columns, row)
+        if watch.from_us <= times_us[row] < watch.until_us and value is not None:
+            event = EventId(contract, origin, epoch, seqs[row])
+            made.append((subjects[row], Mark(times_us[row], event, bits, value)))
+    return sorted(made, key=lambda pair: pair[1])
 
-    def marks(bits_by_row: Mapping[int, int]) -> list[tuple[str, Mark]]:
-        made = [
-            (subjects[row], Mark(times_us[row], EventId(contract, origin, epoch, seqs[row]), bits))
-            for row, bits in bits_by_row.items()
-        ]
-        return sorted(made, key=lambda pair: pair[1])
 
-    found = satisfied(listening, columns, len(seqs))
-    return [(watch, marks(bits)) for _, (watch, bits) in sorted(found.items(), key=lambda item: item[0])]
+def _measured(measure: Measure, columns: Columns, row: int) -> Scalar | None:
+    """Return a row's value as far as it counts."""
+    value = columns[measure.field][row] if measure.field in columns else None
+    if not isinstance(value, str | int | float) or (measure.numbers and kind_of(value) != "number"):
+        return None
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _decision(rule: Rule, subject: str, matched: tuple[Mark, ...], sealed_at_ms: int, now_ms: int) -> Decision:
@@ -83,13 +95,34 @@ def _decision(rule: Rule, subject: str, matched: tuple[Mark, ...], sealed_at_ms:
 
 
 def _because(rule: Rule, subject: str, matched: tuple[Mark, ...]) -> str:
-    wanted = "; ".join(describe(condition) for condition in conditions(rule))
-    what = f"all of: {wanted}" if isinstance(rule.when, AllOf) else f"{len(matched)} times {wanted}"
     took_s = (matched[-1].time_us - matched[0].time_us) / US_PER_S
-    return (
-        f"{rule.title}: {rule.subject} {subject} had {what}; in {took_s:g} s, {rule.when.within_s} s allowed, "
-        f"from {_utc(matched[0].time_us)} to {_utc(matched[-1].time_us)}."
+    what = f"{rule.title}: {rule.subject} {subject} had {_what(rule.when, len(matched))}"
+    when = (
+        f"; in {took_s:g} s, {rule.when.within_s} s allowed, from {_utc(matched[0].time_us)} to "
+        f"{_utc(matched[-1].time_us)}."
     )
+    room = BECAUSE_CHARS_MAX - len(when)
+    return (what if len(what) <= room else what[: room - 1] + "…") + when
+
+
+def _what(pattern: Pattern, times: int) -> str:
+    match pattern:
+        case AllOf(conditions=found):
+            return "all of: " + "; ".join(map(describe, found))
+        case CountOf(condition=condition, among=among):
+            in_a_row = "" if among is None else f"in a row among {describe(among)}: "
+            return f"{times} times {in_a_row}{describe(condition)}"
+        case ThresholdOf(condition=condition, aggregate=aggregate, field=field, op=op, value=value):
+            return f"{aggregate} of {field} {SIGNS[op]} {value:g} over {times} times {describe(condition)}"
+        case SequenceOf(steps=steps):
+            return "one after another: " + "; ".join(map(_step, steps))
+
+
+def _step(step: Step) -> str:
+    said = describe(step.condition)
+    if step.without:
+        said += " without " + " or ".join(map(describe, step.without)) + " since"
+    return said if step.after_s_max is None else f"{said}, at most {step.after_s_max} s later"
 
 
 def _utc(time_us: int) -> str:

@@ -9,16 +9,21 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from contracts.decisions import EventId
+from contracts.rules import Scalar
 
 LONG_AGO_US: Final = -(2**62)  # before any event time, and far enough from the edge to subtract a window
 
 
 class Mark(Struct, frozen=True, array_like=True, order=True):
-    """An event that satisfied conditions of a rule: bit i of `satisfied` stands for condition i."""
+    """An event that satisfied conditions of a rule: bit i of `satisfied` stands for condition i.
+
+    `value` is that of the field that a threshold is about, for other patterns 0: marks are ordered, and None is not.
+    """
 
     time_us: int
     event: EventId
     satisfied: int
+    value: Scalar = 0
 
 
 class Partial(Struct, frozen=True, array_like=True):

@@ -6,31 +6,49 @@ a row meets only the conditions whose demand it fulfils; the cost of a row does 
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from contracts.rules import Comparison, Rule, Scalar, conditions
-from flink_jobs.triggers.core.conditions import holds
-from flink_jobs.triggers.core.matching import Timing
+from contracts.rules import Comparison, Condition, Pattern, Rule, Scalar, ThresholdOf, conditions
+from flink_jobs.triggers.core.conditions import test_of
+from flink_jobs.triggers.core.forms import US_PER_S, Form, Timing, form_of
 
-US_PER_S: Final = 1_000_000
 MS_PER_S: Final = 1_000
 IDLE_SLACK_MS: Final = 600_000  # a redelivery after a restart comes within minutes and must still find its marks
 
 Columns: TypeAlias = Mapping[str, Sequence[object]]
 _Demand: TypeAlias = tuple[str, Scalar]
+_Test: TypeAlias = tuple[str, Callable[[object], bool]]  # a field, and what its value must pass
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+ALWAYS_US: Final = 2**62  # us either side of 1970; further away than any event time
+
+
+class Measure(Struct, frozen=True):
+    """The field that a threshold is about, and whether only numbers count."""
+
+    field: str
+    numbers: bool
 
 
 class Watch(Struct, frozen=True):
-    """A rule made ready: its key in the state, its times, and how long an idle match of it is kept."""
+    """A rule made ready: its key in the state, its pattern and times, and how long an idle match of it is kept.
+
+    Event times from `from_us` on and before `until_us` concern it. `measure`: what a threshold is about.
+    """
 
     rule: Rule
     key: str
+    form: Form
     timing: Timing
     keep_ms: int
+    from_us: int
+    until_us: int
+    measure: Measure | None
 
 
 class Term(Struct, frozen=True):
@@ -38,7 +56,7 @@ class Term(Struct, frozen=True):
 
     watch: Watch
     bit: int
-    where: tuple[Comparison, ...]
+    tests: tuple[_Test, ...]
 
 
 class Listening(Struct, frozen=True):
@@ -57,13 +75,13 @@ class RuleSet(Struct, frozen=True):
 
 def prepare(rules: Iterable[Rule]) -> RuleSet:
     """Make rules ready for evaluation."""
-    terms: dict[tuple[str, str], list[Term]] = defaultdict(list)
+    terms: dict[tuple[str, str], list[tuple[Term, Condition]]] = defaultdict(list)
     by_key: dict[str, Watch] = {}
     for rule in sorted(rules, key=lambda rule: rule.id):
         watch = _watch(rule)
         by_key[watch.key] = watch
         for bit, condition in enumerate(conditions(rule)):
-            terms[rule.subject, condition.contract].append(Term(watch, bit, condition.where))
+            terms[rule.subject, condition.contract].append((_term(watch, bit, condition), condition))
     return RuleSet({key: _listening(found) for key, found in terms.items()}, by_key)
 
 
@@ -77,7 +95,7 @@ def satisfied(listening: Listening, columns: Columns, row_count: int) -> dict[st
     """Return, by rule key, the rule and the bits of the conditions that each row satisfies."""
     found: dict[str, tuple[Watch, dict[int, int]]] = {}
     for row, term in _possible(listening, columns, row_count):
-        if all(c.field in columns and holds(c, columns[c.field][row]) for c in term.where):
+        if all(field in columns and passes(columns[field][row]) for field, passes in term.tests):
             _, bits = found.setdefault(term.watch.key, (term.watch, {}))
             bits[row] = bits.get(row, 0) | 1 << term.bit
     return found
@@ -100,17 +118,33 @@ def _watch(rule: Rule) -> Watch:
     return Watch(
         rule=rule,
         key=rule_key(rule),
+        form=form_of(rule.when),
         timing=Timing(within_s * US_PER_S, rule.cooldown_s * US_PER_S),
         keep_ms=(2 * within_s + rule.cooldown_s) * MS_PER_S + IDLE_SLACK_MS,
+        from_us=-ALWAYS_US if rule.effective_from is None else _since_epoch_us(rule.effective_from),
+        until_us=ALWAYS_US if rule.effective_until is None else _since_epoch_us(rule.effective_until),
+        measure=_measure(rule.when),
     )
 
 
-def _listening(terms: Sequence[Term]) -> Listening:
-    shared = Counter(demand for term in terms for demand in _demands(term.where))
+def _measure(pattern: Pattern) -> Measure | None:
+    return Measure(pattern.field, pattern.aggregate != "distinct") if isinstance(pattern, ThresholdOf) else None
+
+
+def _since_epoch_us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _term(watch: Watch, bit: int, condition: Condition) -> Term:
+    return Term(watch, bit, tuple((comparison.field, test_of(comparison)) for comparison in condition.where))
+
+
+def _listening(terms: Sequence[tuple[Term, Condition]]) -> Listening:
+    shared = Counter(demand for _, condition in terms for demand in _demands(condition.where))
     demanding: dict[str, dict[Scalar, tuple[Term, ...]]] = {}
     others: list[Term] = []
-    for term in terms:
-        demand = min(_demands(term.where), key=lambda demand: shared[demand], default=None)
+    for term, condition in terms:
+        demand = min(_demands(condition.where), key=lambda demand: shared[demand], default=None)
         if demand is None:
             others.append(term)
             continue

@@ -5,7 +5,7 @@ the contract does not have, a value of another kind, a number that the column's 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from msgspec import Struct
 
 from contracts.contract import FLOATS, INTEGERS, Contract, FieldType
-from contracts.rules import Comparison, Condition, Rule, Scalar, conditions
+from contracts.rules import Comparison, Condition, Rule, Scalar, conditions, fields_read
+from flink_jobs.triggers.preselect.words import Words
 
 _ORDERINGS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "eq": pc.equal,
@@ -28,27 +29,31 @@ EXACT_WHOLE_MAX: Final = 2**53
 
 
 class RowFilter(Struct, frozen=True):
-    """What some live rule may want of one contract: conditions, and the fields that they read."""
+    """What some live rule may want of one contract: conditions, the fields that they read, the words to be found."""
 
     contract: Contract
     conditions: tuple[Condition, ...]
     fields: tuple[str, ...]
+    words: Mapping[Comparison, Words]
 
 
 def row_filter(contract: Contract, rules: Iterable[Rule]) -> RowFilter | None:
     """Return the filter of all rules that listen to a contract, None when none does."""
+    listening = [rule for rule in rules if rule.subject == contract.subject_kind]
     wanted = dict.fromkeys(
-        condition
-        for rule in rules
-        if rule.subject == contract.subject_kind
-        for condition in conditions(rule)
-        if condition.contract == contract.id
+        condition for rule in listening for condition in conditions(rule) if condition.contract == contract.id
     )
     if not wanted:
         return None
     known = {field.name for field in contract.fields}
-    fields = sorted({comparison.field for condition in wanted for comparison in condition.where} & known)
-    return RowFilter(contract, tuple(wanted), tuple(fields))
+    fields = sorted(known & {f for rule in listening for f in fields_read(rule, contract.id)})
+    words = {
+        comparison: Words(value for value in comparison.value if isinstance(value, str))
+        for condition in wanted
+        for comparison in condition.where
+        if comparison.op == "contains_any" and isinstance(comparison.value, tuple)
+    }
+    return RowFilter(contract, tuple(wanted), tuple(fields), words)
 
 
 def passing(row_filter: RowFilter, table: pa.Table) -> pa.ChunkedArray:
@@ -60,7 +65,7 @@ def passing(row_filter: RowFilter, table: pa.Table) -> pa.ChunkedArray:
         one: pa.ChunkedArray | None = None
         for comparison in condition.where:
             if comparison not in known:
-                known[comparison] = _holds(row_filter.contract, comparison, table)
+                known[comparison] = _holds(row_filter, comparison, table)
             part = known[comparison]
             if part is not None:
                 one = part if one is None else pc.and_(one, part)
@@ -70,12 +75,17 @@ def passing(row_filter: RowFilter, table: pa.Table) -> pa.ChunkedArray:
     return everything if mask is None else mask
 
 
-def _holds(contract: Contract, comparison: Comparison, table: pa.Table) -> pa.ChunkedArray | None:
+def _holds(row_filter: RowFilter, comparison: Comparison, table: pa.Table) -> pa.ChunkedArray | None:
     """Return where a comparison may hold; None when that cannot be told from Arrow, so that every row may."""
-    field = next((field for field in contract.fields if field.name == comparison.field), None)
+    field = next((field for field in row_filter.contract.fields if field.name == comparison.field), None)
     if field is None:
         return None
     column, value = table.column(field.name), comparison.value
+    if comparison.op == "contains_none":
+        return None  # what the words are found in too often would be missing here
+    if comparison in row_filter.words:
+        found = row_filter.words[comparison].within(column) if field.type is FieldType.STRING else None
+        return None if found is None else pa.chunked_array([found])
     if isinstance(value, tuple):
         if not all(_comparable(field.type, entry) for entry in value):
             return None
