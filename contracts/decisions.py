@@ -1,7 +1,7 @@
 """Decisions: what a rule concluded about a subject, and why."""
 
 import hashlib
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -10,6 +10,9 @@ from contracts.errors import OperatorMustActError
 from contracts.malformed import MALFORMED
 
 BECAUSE_CHARS_MAX: Final = 4_000  # characters of an explanation, as the table of decisions has
+
+# `act`: carry it out. `late`: its events are from longer ago than the rule acts upon; for the record only.
+Standing: TypeAlias = Literal["act", "late"]
 
 
 class EventId(Struct, frozen=True, array_like=True, order=True):
@@ -25,7 +28,8 @@ class Decision(Struct, frozen=True):
     """One decision; a repeat of the same match has the same `id`, so every sink can upsert by it.
 
     `event_time_us` is when the completing event happened, `sealed_at_ms` when its batch was sealed by the origin,
-    `decided_at_ms` when the job emitted the decision.
+    `decided_at_ms` when the job emitted the decision. `standing` says whether to act on it. `priority` and `audience`
+    are the rule's: what comes first, and who acts.
     """
 
     id: str
@@ -41,6 +45,9 @@ class Decision(Struct, frozen=True):
     decided_at_ms: int
     events: tuple[EventId, ...]
     because: str
+    standing: Standing = "act"
+    priority: int = 0
+    audience: str = ""
 
 
 def decision_id(tenant: str, rule_id: str, rule_version: int, subject: str, match: tuple[EventId, ...]) -> str:

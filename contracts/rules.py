@@ -13,6 +13,9 @@ A condition names a contract and comparisons over its fields, all of which must 
 afresh for that subject, and stays silent for `cooldown_s` seconds of event time. Events before `effective_from`, and
 from `effective_until` on, do not concern the rule.
 
+A decision whose completing event is more than `act_within_s` seconds old when it is made is for the record only: a
+replay of yesterday, or a device that was away, sets nothing off. `priority` and `audience` travel with the decision.
+
 What a document says about itself (`examples`) is checked whenever it is validated or published: given these events,
 expect these decisions.
 """
@@ -35,6 +38,9 @@ WORDS_MAX: Final = 4_096  # words of one `contains_any`; all are searched for at
 WORD_CHARS_MAX: Final = 256  # characters of a word
 EXAMPLES_MAX: Final = 64  # per rule; they are played whenever the document is read by a person
 EXAMPLE_EVENTS_MAX: Final = 256  # per example
+ACT_WITHIN_S: Final = 6 * 3_600  # seconds; a rep's morning off the network, and not yesterday
+ACT_WITHIN_S_MAX: Final = 30 * 86_400  # seconds
+PRIORITY_MAX: Final = 9
 TEXT_CHARS_MAX: Final = 256  # characters of a title, an owner, an intent, an action; as the table of decisions has
 TENANT_CHARS_MAX: Final = 64  # the same
 
@@ -163,6 +169,9 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     tenant: Annotated[str, Meta(min_length=1, max_length=TENANT_CHARS_MAX)] = "default"
     effective_from: Moment | None = None
     effective_until: Moment | None = None
+    act_within_s: Annotated[int, Meta(ge=1, le=ACT_WITHIN_S_MAX)] = ACT_WITHIN_S
+    priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX)] = 0  # the higher comes first
+    audience: Annotated[str, Meta(max_length=TEXT_CHARS_MAX)] = ""  # who acts: a team, a role, a queue
     examples: Annotated[tuple[Example, ...], Meta(max_length=EXAMPLES_MAX)] = ()
 
 

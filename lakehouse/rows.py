@@ -97,6 +97,9 @@ def decision_rows(found: Sequence[tuple[int, int, Decision]], contract: Contract
             "decided_at": decision.decided_at_ms * 1_000,
             "events": msgspec.json.encode(decision.events).decode(),
             "because": decision.because,
+            "standing": decision.standing,
+            "priority": decision.priority,
+            "audience": decision.audience,
         }
         for partition, offset, decision in found
     ]

@@ -69,4 +69,5 @@ def decisions(
 
 def _line(decision: "Decision") -> str:
     about = f"{decision.subject_kind} {decision.subject}"
-    return f"{about}: {decision.intent} -> {decision.action}  ({decision.because})"
+    standing = "" if decision.standing == "act" else f"[{decision.standing}] "
+    return f"{standing}{about}: {decision.intent} -> {decision.action}  ({decision.because})"

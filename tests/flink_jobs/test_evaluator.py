@@ -174,6 +174,18 @@ def test_rules_of_another_subject_or_contract_do_not_listen() -> None:
     assert evaluate(prepare([rule(THREE_OF_A)]), partials.EMPTY, elsewhere, NOW_MS)[0].subjects == {}
 
 
+def test_what_comes_too_late_is_for_the_record_only() -> None:
+    patient = replace(rule(CountOf(condition("a"), 1, WITHIN_S)), act_within_s=60, priority=7, audience="东区团队")
+    event_ms = NOW_MS - 60_000
+    events = [Seen(0, event_ms // 1_000, "x", "a")]
+    found = [evaluate(prepare([patient]), partials.EMPTY, message(events), NOW_MS + late)[1] for late in (0, 1)]
+    assert [(d.standing, d.priority, d.audience) for made in found for d in made] == [
+        ("act", 7, "东区团队"),
+        ("late", 7, "东区团队"),
+    ]
+    assert len({d.id for made in found for d in made}) == 1, "when it is made says nothing about what it is"
+
+
 def test_a_decision_says_why() -> None:
     events = events_of([(0, "x", "a"), (7, "x", "b")])
     (decision,) = run(prepare([rule(ALL_OF_AB)]), [events])

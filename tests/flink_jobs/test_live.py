@@ -58,8 +58,8 @@ class Site:
         )
         return Rule(self.name, version, "live test", "us", "customer", AllOf(wanted, 1_800), "intent", "action")
 
-    def act(self, user: str, *objects: str) -> bytes:
-        """Publish one batch in which a user does this site's act to each object; return its bytes."""
+    def act(self, user: str, *objects: str, ago_s: int = 0) -> bytes:
+        """Publish one batch in which a user does this site's act to each object, now or before; return its bytes."""
         now_ms = int(time.time() * 1_000)
         rows = [
             {
@@ -67,7 +67,7 @@ class Site:
                 "session_id": "s",
                 "event": self.name,
                 "object": what,
-                "occurred_at": now_ms * US_PER_MS + n,
+                "occurred_at": (now_ms - ago_s * 1_000) * US_PER_MS + n,
             }
             for n, what in enumerate(objects)
         ]
@@ -152,6 +152,15 @@ def test_a_redelivered_batch_makes_no_second_decision(site: Site) -> None:
     site.act("marker", "IP67", "CANopen")
     assert site.read(DECISION_WITHIN_S, about("marker")) is not None
     assert len({d.id for d in site.seen if d.subject == "again"}) == 1
+
+
+def test_a_replay_of_yesterday_is_recorded_and_sets_nothing_off(site: Site) -> None:
+    publish.apply(site.rule(), site.producer)
+    assert site.until_in_force(site.rule()).standing == "act"
+    site.act("yesterday", "IP67", "CANopen", ago_s=86_400)
+    decision = site.read(DECISION_WITHIN_S, about("yesterday"))
+    assert decision is not None
+    assert decision.standing == "late"
 
 
 def test_a_chain_of_words_is_found_at_once_and_what_must_not_come_between_stops_it(site: Site) -> None:

@@ -7,6 +7,7 @@ published with another pattern. Rows of a message are taken in order of event ti
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isfinite
+from typing import Final
 
 from contracts.candidates import Candidates
 from contracts.decisions import BECAUSE_CHARS_MAX, Decision, EventId, decision_id
@@ -16,7 +17,9 @@ from flink_jobs.triggers.core.forgetting import swept
 from flink_jobs.triggers.core.forms import US_PER_S
 from flink_jobs.triggers.core.matching import step
 from flink_jobs.triggers.core.partials import Mark, Matches, Partial, ShardState
-from flink_jobs.triggers.core.rule_set import Columns, Measure, RuleSet, Watch, satisfied
+from flink_jobs.triggers.core.rule_set import MS_PER_S, Columns, Measure, RuleSet, Watch, satisfied
+
+US_PER_MS: Final = 1_000
 
 
 def evaluate(
@@ -24,7 +27,8 @@ def evaluate(
 ) -> tuple[ShardState, tuple[Decision, ...]]:
     """Return the shard's state after a candidate message, and the decisions that it completed.
 
-    `now_ms` is the wall clock: it dates the decisions and bounds the shard's own clock, it decides nothing.
+    `now_ms` is the wall clock: it dates the decisions, says which come too late to act upon, and bounds the shard's own
+    clock. Whether there is a decision, and its id, do not depend on it.
     """
     clock_ms = max(state.clock_ms, min(candidates.sealed_at_ms, now_ms))
     changed: dict[str, dict[str, Partial]] = {}
@@ -91,6 +95,9 @@ def _decision(rule: Rule, subject: str, matched: tuple[Mark, ...], sealed_at_ms:
         decided_at_ms=now_ms,
         events=events,
         because=_because(rule, subject, matched),
+        standing="late" if now_ms - matched[-1].time_us // US_PER_MS > rule.act_within_s * MS_PER_S else "act",
+        priority=rule.priority,
+        audience=rule.audience,
     )
 
 
