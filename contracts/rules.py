@@ -196,8 +196,11 @@ def fields_read(rule: Rule, contract: str) -> frozenset[str]:
 
 
 def absences(steps: tuple[Step, ...]) -> tuple[Condition, ...]:
-    """Return what must not have happened between steps, each once."""
-    return tuple(dict.fromkeys(condition for step in steps for condition in step.without))
+    """Return what must not have happened between steps, each once.
+
+    Told apart by their written form: to Python 1, 1.0 and True are one, and so would be what is compared with them.
+    """
+    return tuple({msgspec.json.encode(condition): condition for step in steps for condition in step.without}.values())
 
 
 def encode(rule: Rule) -> bytes:

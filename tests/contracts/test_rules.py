@@ -71,6 +71,12 @@ def test_conditions_are_those_of_either_pattern() -> None:
     assert rules.conditions(SEQUENCE) == (CLICK, VISIT, CLICK, NOTE, CLICK)
 
 
+def test_what_must_not_come_between_is_told_apart_as_it_is_written() -> None:
+    one, other = (Condition("clicks", (Comparison("f", "eq", value),)) for value in (1, True))
+    steps = (Step(CLICK), Step(VISIT, None, (one, other, one)))
+    assert list(map(str, rules.absences(steps))) == list(map(str, (one, other)))
+
+
 def test_the_field_of_a_threshold_is_read_as_well() -> None:
     assert rules.fields_read(LEVEL, "clicks") == {"dwell_s"}
     assert rules.fields_read(ALL, "clicks") == {"event", "document"}

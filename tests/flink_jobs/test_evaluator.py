@@ -14,8 +14,11 @@ from contracts.rules import (
     Comparison,
     Condition,
     CountOf,
+    Operator,
     Rule,
+    Scalar,
 )
+from flink_jobs.triggers.core import conditions as meaning
 from flink_jobs.triggers.core import forgetting, partials, state_codec
 from flink_jobs.triggers.core.conditions import describe, holds
 from flink_jobs.triggers.core.evaluator import evaluate
@@ -128,6 +131,18 @@ def test_what_is_written_is_what_is_known(one: Rule, rows: list[tuple[int, str, 
         state = after
         restored = partials.restored({subject: state_codec.decode(data) for subject, data in stored.items()})
         assert restored.subjects == state.subjects
+
+
+@UNHURRIED
+@given(
+    value=st.sampled_from(["a", "B", "", 0, 1, 1.0, True, False, None, 0.5, 2**60, float("nan")]),
+    wanted=st.sampled_from(["a", "b", "", 0, 1, 1.0, True, False, 0.5, 2**60]),
+    op=st.sampled_from(["eq", "ne", "lt", "le", "gt", "ge", "contains", "in", "contains_any", "contains_none"]),
+)
+def test_a_test_made_ready_says_what_the_comparison_means(value: object, wanted: Scalar, op: Operator) -> None:
+    listed = op in ("in", "contains_any", "contains_none")
+    comparison = Comparison("f", op, (wanted, "a") if listed else wanted)
+    assert meaning.test_of(comparison)(value) == holds(comparison, value)
 
 
 VALUES = st.sampled_from(["a", "b", 0, 1, 1.0, True, False, None, 0.5])

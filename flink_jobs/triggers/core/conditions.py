@@ -57,10 +57,15 @@ def holds(comparison: Comparison, value: object) -> bool:
 
 
 def test_of(comparison: Comparison) -> Callable[[object], bool]:
-    """Return `holds` of one comparison, with what can be made ready once."""
-    if comparison.op in WORD_OPERATORS:
-        return partial(_contains, comparison.op == "contains_any", _words_of(comparison))
-    return partial(holds, comparison)
+    """Return `holds` of one comparison, made ready: of plain values, as messages bring them, it says the same."""
+    op, wanted = comparison.op, comparison.value
+    if op in WORD_OPERATORS:
+        return partial(_contains, op == "contains_any", _words_of(comparison))
+    if isinstance(wanted, tuple) or op == "contains":
+        return partial(holds, comparison)
+    classes = (int, float) if kind_of(wanted) == "number" else (type(wanted),)
+    ordering = _ORDERINGS[op]
+    return lambda value: type(value) in classes and ordering(value, wanted)
 
 
 def describe(condition: Condition) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from math import fsum
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from contracts.rules import AllOf, CountOf, Pattern, SequenceOf, ThresholdOf, absences
@@ -81,12 +82,12 @@ def form_of(pattern: Pattern) -> Form:
         case ThresholdOf(at_least=at_least, aggregate=aggregate, op=op, value=value):
             return Level(at_least, _AGGREGATES[aggregate], _ORDERINGS[op], value)
         case SequenceOf(steps=steps, within_s=within_s):
-            bit_of = {condition: len(steps) + at for at, condition in enumerate(absences(steps))}
+            bit_of = {msgspec.json.encode(one): len(steps) + at for at, one in enumerate(absences(steps))}
             return Chain(
                 tuple(
                     Link(
                         (within_s if step.after_s_max is None else step.after_s_max) * US_PER_S,
-                        sum(1 << bit_of[condition] for condition in dict.fromkeys(step.without)),
+                        sum(1 << bit for bit in {bit_of[msgspec.json.encode(one)] for one in step.without}),
                     )
                     for step in steps
                 )

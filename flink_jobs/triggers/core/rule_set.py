@@ -1,7 +1,8 @@
 """Live rules made ready for evaluation: which conditions can a row satisfy, found by what it says, not by trying all.
 
 Most conditions demand that a field equals a value. Each is filed under one such demand, the rarest among all rules, so
-a row meets only the conditions whose demand it fulfils; the cost of a row does not grow with the number of rules.
+a row meets only the conditions whose demand it fulfils; the cost of a row does not grow with the number of rules. The
+others are filed under the comparison that most of them share: one that a row fails is asked once and not for each rule.
 """
 
 import hashlib
@@ -60,10 +61,14 @@ class Term(Struct, frozen=True):
 
 
 class Listening(Struct, frozen=True):
-    """The terms about one kind of subject and one contract: by field and value demanded, and the others."""
+    """The terms about one kind of subject and one contract.
+
+    By field and value demanded; by a comparison that they share; and those that want every row.
+    """
 
     demanding: dict[str, dict[Scalar, tuple[Term, ...]]]
-    others: tuple[Term, ...]
+    sharing: tuple[tuple[_Test, tuple[Term, ...]], ...]
+    unconditional: tuple[Term, ...]
 
 
 class RuleSet(Struct, frozen=True):
@@ -108,7 +113,12 @@ def _possible(listening: Listening, columns: Columns, row_count: int) -> Iterato
             if isinstance(value, str | int | float):
                 for term in by_value.get(value, ()):
                     yield row, term
-    for term in listening.others:
+    for (field, passes), terms in listening.sharing:
+        for row, value in enumerate(columns.get(field, ())):
+            if passes(value):
+                for term in terms:
+                    yield row, term
+    for term in listening.unconditional:
         for row in range(row_count):
             yield row, term
 
@@ -140,17 +150,25 @@ def _term(watch: Watch, bit: int, condition: Condition) -> Term:
 
 
 def _listening(terms: Sequence[tuple[Term, Condition]]) -> Listening:
-    shared = Counter(demand for _, condition in terms for demand in _demands(condition.where))
+    demanded = Counter(demand for _, condition in terms for demand in _demands(condition.where))
+    # By their written form: to Python 1, 1.0 and True are one, and so would be what is compared with them.
+    shared = Counter(msgspec.json.encode(comparison) for _, condition in terms for comparison in condition.where)
     demanding: dict[str, dict[Scalar, tuple[Term, ...]]] = {}
-    others: list[Term] = []
+    sharing: dict[bytes, tuple[_Test, list[Term]]] = {}
+    unconditional: list[Term] = []
     for term, condition in terms:
-        demand = min(_demands(condition.where), key=lambda demand: shared[demand], default=None)
-        if demand is None:
-            others.append(term)
-            continue
-        by_value = demanding.setdefault(demand[0], {})
-        by_value[demand[1]] = (*by_value.get(demand[1], ()), term)
-    return Listening(demanding, tuple(others))
+        demand = min(_demands(condition.where), key=lambda demand: demanded[demand], default=None)
+        if demand is not None:
+            by_value = demanding.setdefault(demand[0], {})
+            by_value[demand[1]] = (*by_value.get(demand[1], ()), term)
+        elif condition.where:
+            most = max(condition.where, key=lambda comparison: shared[msgspec.json.encode(comparison)])
+            test = (most.field, test_of(most))
+            sharing.setdefault(msgspec.json.encode(most), (test, []))[1].append(term)
+        else:
+            unconditional.append(term)
+    tests = tuple((test, tuple(found)) for test, found in sharing.values())
+    return Listening(demanding, tests, tuple(unconditional))
 
 
 def _demands(where: Iterable[Comparison]) -> list[_Demand]:
