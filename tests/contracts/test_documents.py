@@ -20,7 +20,7 @@ FINGERPRINTS = {
     "clicks": 0x7D7D18B34774FB7A,
     "consents": 0xC72FFC2410EB2B77,
     "data_quality": 0xD4D71199FF6A74A4,
-    "decisions": 0xD797EB60E369421B,
+    "decisions": 0xDAA604FA2307C143,
     "ledger": 0x57CBDF3D76DB58F0,
     "pulls": 0xFDB7B6BF254FAE62,
     "purchases": 0x88259F5C3E4A9AFD,
